@@ -1,0 +1,105 @@
+"""Configs: ml_collections files, with overrides from the command line and errors that help."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict, config_dict
+
+from feature_cache.errors import UserError
+from feature_cache.registry import check_name
+
+
+class ConfigError(UserError):
+    """A config file or an override that cannot be used."""
+
+
+def load_config(source: str, overrides: Iterable[str] = ()) -> ConfigDict:
+    """The config of a file, with overrides applied.
+
+    Args:
+      source: path of a Python file with `get_config()`, or `path:variant` for one with `get_config(variant)`.
+      overrides: `field=value` or `section.field=value`; values are Python literals or plain strings.
+
+    Raises:
+      ConfigError, UnknownNameError: if the file, the variant or a field does not exist (naming the nearest fields), or
+        a value is not of the field's type.
+    """
+    path, _, variant = source.partition(":")
+    config = _get_config(Path(path))(*([variant] if variant else []))
+    config.lock()
+    for override in overrides:
+        field, equals, value = override.partition("=")
+        if not equals:
+            raise ConfigError(f"--config.{field} needs a value: --config.{field}=…")
+        _set(config, field, _literal(value))
+    return config.copy_and_resolve_references()
+
+
+def optional(kind: type) -> Any:
+    """A field that is None unless set, and then of a type: shown as None in the config."""
+    return config_dict.placeholder(kind)
+
+
+def to_json(config: ConfigDict) -> str:
+    """The config as readable JSON."""
+    return json.dumps(json.loads(config.to_json()), indent=2)
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """`field: old -> new` of all fields in which two configs, as parsed from JSON, differ.
+
+    >>> list(differences({"seeds": 5, "dns": {"rule": "energy"}}, {"seeds": 5, "dns": {"rule": "relative"}}))
+    ["dns.rule: 'energy' -> 'relative'"]
+    """
+    for field in sorted(old.keys() | new.keys()):
+        before, after = old.get(field), new.get(field)
+        if isinstance(before, dict) and isinstance(after, dict):
+            yield from differences(before, after, f"{prefix}{field}.")
+        elif before != after:
+            yield f"{prefix}{field}: {before!r} -> {after!r}"
+
+
+def _get_config(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        found = ", ".join(str(p) for p in sorted(path.parent.glob("*.py"))) or "none"
+        raise ConfigError(f"--config={path}: there is no such config file. Config files in {path.parent}/: {found}.")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise ConfigError(f"--config={path}: the file defines no get_config(), so it is not a config.")
+    return module.get_config
+
+
+def _set(config: ConfigDict, field: str, value: Any) -> None:
+    *sections, name = field.split(".")
+    section = config
+    for depth, part in enumerate(sections, start=1):
+        _check_field(section, part, sections[: depth - 1])
+        section = section[part]
+    _check_field(section, name, sections)
+    try:
+        section[name] = value
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"--config.{field}={value!r}: the field takes a {section.get_type(name).__name__}, "
+            f"but this is a {type(value).__name__}."
+        ) from error
+
+
+def _check_field(section: Any, name: str, path: list[str]) -> None:
+    kind = f"field in config.{'.'.join(path)}" if path else "field in config"
+    check_name(section.keys() if isinstance(section, ConfigDict) else [], kind, name)
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

@@ -1,0 +1,154 @@
+"""A run: through the stream step by step, with evaluation and a checkpoint after each."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, PRNGKeyArray
+from ml_collections import ConfigDict
+
+from cmcl_jax.checkpoint import Checkpoints
+from cmcl_jax.config import ConfigError
+from cmcl_jax.evaluate import evaluate_task
+from cmcl_jax.heads import Heads, init_heads
+from cmcl_jax.methods import Method, method_from_config
+from cmcl_jax.methods.base import active_pair, over_seeds, with_pair
+from cmcl_jax.progress import Progress
+from cmcl_jax.stream import Step, Stream, open_stream
+from cmcl_jax.train import Trained, train_step
+from cmcl_jax.workdir import Workdir
+from feature_cache.errors import UserError
+
+Matrices = dict[str, Float[np.ndarray, "seeds times tasks"]]
+GALLERY_SEED = 0
+
+
+def run(config: ConfigDict, workdir: str | Path, progress: Progress | None = None) -> dict[str, Any]:
+    """Trains one method through one stream, with `config.seeds` seeds side by side.
+
+    Writes the folder that docs/architecture.md describes. A run that was killed continues after its last finished step
+    and ends with the same bits; one that is finished is only read.
+
+    Args:
+      config: see configs/defaults.py.
+      workdir: the run's folder.
+      progress: shows where the run is.
+
+    Returns:
+      The content of `summary.json`.
+
+    Raises:
+      CacheError, StreamError, UnknownNameError, ConfigError: if config, caches and workdir do not fit each other.
+      DivergedError: if a loss is not finite.
+    """
+    if config.dtype not in ("float32", "float64"):
+        raise ConfigError(f"config.dtype must be float32 or float64, but it is {config.dtype!r}.")
+    folder = Workdir(Path(workdir))
+    folder.claim(config)
+    summary = folder.summary()
+    if summary is None:
+        with jax.enable_x64(config.dtype == "float64"):
+            summary = _Run(config, folder, progress or Progress.silent()).finish()
+    return summary
+
+
+class DivergedError(UserError):
+    """A loss became NaN or infinite."""
+
+
+class _Run:
+    """One run in progress: what is fixed about it, and `state`, which the checkpoints hold."""
+
+    def __init__(self, config: ConfigDict, folder: Workdir, progress: Progress) -> None:
+        self.config, self.folder, self.progress = config, folder, progress
+        self.dtype = jnp.dtype(config.dtype)
+        self.method: Method = method_from_config(config)
+        self.stream: Stream = open_stream(
+            config.stream.steps, Path(config.cache_dir) / config.encoder, config.stream.row_limit
+        )
+        seeds = range(config.first_seed, config.first_seed + config.seeds)
+        self.keys: PRNGKeyArray = jax.vmap(jax.random.key)(jnp.asarray(seeds))
+        self.test = [self.stream.test_features(s, config.evaluation.split, self.dtype) for s in self.stream.steps]
+
+    def finish(self) -> dict[str, Any]:
+        """Runs what is left of the stream and writes the results."""
+        state = self._start()
+        with Checkpoints(self.folder.checkpoints, keep=self.config.checkpoints_kept) as checkpoints:
+            done, state = checkpoints.restore_latest(state)
+            log = self.folder.open_log(done)
+            self.progress.start(self.method, self.stream, self.config.seeds, done)
+            for step in self.stream.steps[done:]:
+                started = time.perf_counter()
+                state, losses = self._train(state, step)
+                state["matrices"] = self._measure(state["heads"], state["matrices"], step.number)
+                checkpoints.save(step.number, state)
+                seconds = time.perf_counter() - started
+                log.write(event="step", step=step.number, name=step.name, losses=losses.tolist(), seconds=seconds)
+                self.progress.step_done(step, losses)
+        return self.folder.write_results(state["matrices"], self.stream, self.config)
+
+    def _start(self) -> dict[str, Any]:
+        """The state before the first step, measured zero-shot."""
+        init = lambda key: init_heads(key, self.stream.widths, dtype=self.dtype)  # noqa: E731
+        heads = jax.vmap(init)(self.keys)
+        memory = jax.vmap(
+            lambda heads: self.method.init(heads, self.stream), out_axes=0 if self.method.memory_per_seed else None
+        )(heads)
+        return {"heads": heads, "memory": memory, "matrices": self._measure(heads, {}, 0)}
+
+    def _train(self, state: dict[str, Any], step: Step) -> tuple[dict[str, Any], Float[np.ndarray, "seeds epochs"]]:
+        heads, memory, method = state["heads"], state["memory"], self.method
+        rows = self.stream.rows(step)
+        features = self.stream.training_features(step, dtype=self.dtype)
+        before = over_seeds(lambda memory, heads: method.before_step(memory, heads, step, rows), method)
+        keys = jax.vmap(lambda key: jax.random.fold_in(key, step.number))(self.keys)
+        trained: Trained = train_step(
+            method,
+            active_pair(heads, step),
+            before(memory, heads),
+            features,
+            keys,
+            on_epoch=self.progress.on_epoch(step),
+        )
+        losses = np.asarray(trained.losses)
+        if not np.isfinite(losses).all():
+            raise DivergedError(
+                f"The loss of step {step.name} became {losses[~np.isfinite(losses)][0]}: training diverged. Lower "
+                f"config.training.learning_rate (now {self.config.training.learning_rate}) or raise "
+                f"config.training.temperature (now {self.config.training.temperature})."
+            )
+        heads = with_pair(heads, trained.pair, step)
+        remembered = self.stream.training_features(step, method.remembered_modalities(step, self.stream), self.dtype)
+        after = over_seeds(
+            lambda memory, heads: method.after_step(memory, heads, step, remembered),
+            method,
+            out_axes=0 if method.memory_per_seed else None,
+        )
+        return {**state, "heads": heads, "memory": after(memory, heads)}, losses
+
+    def _measure(self, heads: Heads, matrices: Matrices, time_index: int) -> Matrices:
+        """The matrices with row `time_index` filled in: every test task, whatever was trained so far."""
+        measured = dict(matrices)
+        shape = (self.config.seeds, len(self.stream.steps) + 1, len(self.stream.steps))
+        for column, (task, features) in enumerate(zip(self.stream.steps, self.test, strict=True)):
+            values = evaluate_task(
+                heads, task, features, jax.random.key(GALLERY_SEED), credit=self.config.evaluation.credit
+            )
+            for name, value in values.items():
+                if name not in measured:
+                    measured[name] = np.full(shape, np.nan, np.float32)
+                measured[name] = _with_cell(measured[name], time_index, column, np.asarray(value))
+        return measured
+
+
+def _with_cell(matrix: np.ndarray, row: int, column: int, values: np.ndarray) -> np.ndarray:
+    matrix = np.array(matrix)
+    matrix[:, row, column] = values
+    return matrix

@@ -1,0 +1,59 @@
+"""Evaluation of one test task: head outputs -> scores -> the metrics that the task names."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from cmcl_jax import metrics
+from cmcl_jax.heads import Head, Heads, apply_head
+from cmcl_jax.stream import Step, TestFeatures
+from feature_cache.registry import resolve
+
+
+def evaluate_task(
+    heads: Heads, task: Step, features: TestFeatures, key: PRNGKeyArray, credit: str
+) -> dict[str, Float[Array, " seeds"]]:
+    """Every metric of a task, in percent, for every seed.
+
+    Args:
+      heads: with a leading seed axis.
+      task: the step whose test task it is.
+      features: its test rows.
+      key: draws the retrieval galleries; the same at all times, so that times are compared on equal galleries.
+      credit: what the headline recall counts, "diagonal" or "any".
+    """
+    a, b = task.pair
+    return _evaluate(heads[a], heads[b], features, key, task.metrics, "ab"[b == "text"], credit)
+
+
+@functools.partial(jax.jit, static_argnames=("names", "text_side", "credit"))
+def _evaluate(
+    heads_a: Head,
+    heads_b: Head,
+    features: TestFeatures,
+    key: PRNGKeyArray,
+    names: tuple[str, ...],
+    text_side: str,
+    credit: str,
+) -> dict[str, Float[Array, " seeds"]]:
+    def one_seed(pair: tuple[Head, Head]) -> dict[str, Array]:
+        z = {"a": apply_head(pair[0], features.a), "b": apply_head(pair[1], features.b)}
+        measured = {}
+        for name in names:
+            if name == "accuracy":
+                classes = apply_head(pair["ab".index(text_side)], features.class_features)
+                scores, targets = _scores(z["b" if text_side == "a" else "a"], classes), features.labels
+            else:
+                scores, targets = _scores(z["a"], z["b"]), features.groups
+            measured |= resolve(metrics.REGISTRY, "metric", name)(scores, targets, key=key, credit=credit)
+        return measured
+
+    return jax.lax.map(one_seed, (heads_a, heads_b))  # one seed after the other: n² scores at a time
+
+
+def _scores(z_a: Float[Array, "n d"], z_b: Float[Array, "m d"]) -> Float[Array, "n m"]:
+    return jnp.matmul(z_a, z_b.T, precision="highest")

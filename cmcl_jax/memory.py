@@ -1,0 +1,95 @@
+"""What is remembered of old features: second moments and means, never the features; and the projectors they give."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from cmcl_jax.heads import Head
+from cmcl_jax.null_space import HIGHEST, NullSpaceProjector, projector
+
+
+class FeatureMemory(NamedTuple):
+    """Running moments of one modality's features.
+
+    Attributes:
+      moment: `(d, d)`, the uncentred `E[x x^T]`: the mean is a direction to protect like any other.
+      mean: `(d,)`, `E[x]`; it carries the head's bias into the moments of the outputs.
+      count: number of rows seen.
+    """
+
+    moment: Float[Array, "d d"]
+    mean: Float[Array, " d"]
+    count: Float[Array, ""]
+
+
+def empty_memory(width: int, dtype: jnp.dtype | type = jnp.float32) -> FeatureMemory:
+    """The memory of no rows at all: it protects nothing."""
+    return FeatureMemory(jnp.zeros((width, width), dtype), jnp.zeros(width, dtype), jnp.zeros((), dtype))
+
+
+@jax.jit
+def update_memory(memory: FeatureMemory, features: Float[Array, "n d"], valid: Bool[Array, " n"]) -> FeatureMemory:
+    """The memory after also seeing the valid rows of `features`; updating in parts equals updating at once."""
+    rows = jnp.where(valid[:, None], features, 0)
+    count = memory.count + jnp.sum(valid, dtype=memory.count.dtype)
+    blend = lambda old, new_sum: (memory.count * old + new_sum) / jnp.maximum(count, 1)  # noqa: E731
+    return FeatureMemory(
+        moment=blend(memory.moment, jnp.matmul(rows.T, rows, precision=HIGHEST)),
+        mean=blend(memory.mean, jnp.sum(rows, axis=0)),
+        count=count,
+    )
+
+
+def output_moment(memory: FeatureMemory, head: Head) -> Float[Array, "d_out d_out"]:
+    """Second moment of the head's outputs on the remembered rows, `E[z z^T]` with `z = K^T x + b`.
+
+    Needs only the moments of the inputs, so it can be taken with today's head long after the rows are gone:
+    `K^T S K + K^T μ b^T + b μ^T K + b b^T`.
+    """
+    kernel, bias = head["kernel"], head["bias"]
+    moment = jnp.linalg.multi_dot([kernel.T, memory.moment, kernel], precision=HIGHEST)
+    cross = jnp.outer(jnp.matmul(memory.mean, kernel, precision=HIGHEST), bias)
+    return moment + cross + cross.T + jnp.outer(bias, bias)
+
+
+@functools.partial(jax.jit, static_argnames=("rule", "one_sided"))
+def projectors_from(
+    inputs: Sequence[FeatureMemory],
+    partners: Sequence[tuple[FeatureMemory, Head]],
+    thresholds: tuple[float, float],
+    rule: str = "absolute",
+    one_sided: bool = False,
+) -> NullSpaceProjector:
+    """What a head must not move, given everything it met.
+
+    Args:
+      inputs: one memory of the head's own features per pair that it was trained in.
+      partners: for each of those pairs, the partner's memory and the partner's head *as it is today*. With the head of
+        back then the projector is stale, and the promise breaks once the partner has moved.
+      thresholds: of the input side and of the output side, see `projector`.
+      rule: threshold rule of `projector`.
+      one_sided: protect all outputs (`P_out = I`) once there is something to protect.
+
+    Returns:
+      Projectors `(d_in, d_in)` and `(d_out, d_out)`; of zeros where no row was seen.
+    """
+    seen = sum(memory.count for memory in inputs)
+    of_inputs = _pooled([memory.moment for memory in inputs], [memory.count for memory in inputs])
+    of_outputs = _pooled([output_moment(*partner) for partner in partners], [memory.count for memory, _ in partners])
+    if one_sided:
+        outputs = jnp.where(seen > 0, jnp.eye(of_outputs.shape[0], dtype=of_outputs.dtype), 0)
+    else:
+        outputs = projector(of_outputs, thresholds[1], rule)
+    return NullSpaceProjector(projector(of_inputs, thresholds[0], rule), outputs)
+
+
+def _pooled(moments: Sequence[Array], counts: Sequence[Array]) -> Array:
+    """Mean over all rows of all pairs; pairs that were not met yet have no weight."""
+    total = jnp.maximum(sum(counts), 1)
+    return sum((moment * (count / total) for moment, count in zip(moments, counts, strict=True)), jnp.zeros(()))

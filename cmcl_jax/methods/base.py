@@ -1,0 +1,132 @@
+"""What a continual-learning method is: five functions around the update, with a carry of fixed shapes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import jax
+from jaxtyping import Array, Bool, Float, Int
+
+from cmcl_jax.heads import Heads
+from cmcl_jax.losses import DIRECTIONS
+from cmcl_jax.stream import PairFeatures, Step, Stream
+from feature_cache.errors import UserError
+
+PyTree = Any
+
+
+class Batch(NamedTuple):
+    """Rows of both modalities; `valid` is False on the padding of a last, partial batch."""
+
+    a: Float[Array, "n d_a"]
+    b: Float[Array, "n d_b"]
+    valid: Bool[Array, " n"]
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a step is trained, whatever the method.
+
+    Attributes:
+      epochs: passes over the step's data.
+      batch_size: pairs per update; the last batch of an epoch may be smaller.
+      learning_rate: at the start of a step; decays linearly to zero at its end.
+      weight_decay: decoupled, on kernels.
+      clip_norm: global norm of a pair's gradient.
+      temperature: of the contrastive loss.
+      direction: of the contrastive loss, "symmetric" or "a_to_b".
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    clip_norm: float
+    temperature: float
+    direction: str
+
+    @classmethod
+    def from_config(cls, config: Any) -> Training:
+        """From `config.training`.
+
+        Raises:
+          UserError: naming the field, if a value is out of its range.
+        """
+        training = cls(**config)
+        for name in ("epochs", "batch_size", "learning_rate", "clip_norm", "temperature"):
+            if not getattr(training, name) > 0:
+                raise UserError(f"config.training.{name} must be positive, but it is {getattr(training, name)}.")
+        if not training.weight_decay >= 0:
+            raise UserError(f"config.training.weight_decay must not be negative, but it is {training.weight_decay}.")
+        if training.direction not in DIRECTIONS:
+            raise UserError(
+                f"config.training.direction must be one of {', '.join(DIRECTIONS)}, but it is {training.direction!r}."
+            )
+        return training
+
+    def total_updates(self, rows: int | Int[Array, ""]) -> Any:
+        """Updates in a step of so many rows."""
+        return self.epochs * -(-rows // self.batch_size)
+
+
+class Method(Protocol):
+    """A continual-learning method; a frozen dataclass, hashable, without arrays.
+
+    The training of a step is one program for the whole stream, so it sees the *pair* `{"a": head, "b": head}` and a
+    `state` of fixed shapes, never a modality's name. What must survive between steps is the `memory`, a pytree of
+    fixed shapes, which only `before_step` and `after_step` see. All five functions are written for one seed and
+    vmapped over seeds.
+
+    Attributes:
+      training: see `Training`.
+      memory_per_seed: whether the memory differs between seeds. What depends on the features alone does not, and is
+        then kept once.
+    """
+
+    training: Training
+    memory_per_seed: bool
+
+    def init(self, heads: Heads, stream: Stream) -> PyTree:
+        """The memory before the first step."""
+        ...
+
+    def before_step(self, memory: PyTree, heads: Heads, step: Step, rows: int) -> PyTree:
+        """The state with which the training of a step starts, such as a fresh optimizer's."""
+        ...
+
+    def gradient(self, state: PyTree, pair: Heads, batch: Batch) -> tuple[Float[Array, ""], Heads]:
+        """Loss and gradients of one batch."""
+        ...
+
+    def update(self, state: PyTree, gradients: Heads, pair: Heads) -> tuple[Heads, PyTree]:
+        """The pair and the state after one update."""
+        ...
+
+    def after_step(self, memory: PyTree, heads: Heads, step: Step, features: PairFeatures) -> PyTree:
+        """The memory after a step, given the heads it ended with and the features it trained on."""
+        ...
+
+    def remembered_modalities(self, step: Step, stream: Stream) -> tuple[str, str]:
+        """Of which modalities `after_step` gets the features: the step's pair, but for the reference's columns."""
+        ...
+
+
+def active_pair(heads: Heads, step: Step) -> Heads:
+    """The two heads that a step trains, as "a" and "b"."""
+    return {"a": heads[step.pair[0]], "b": heads[step.pair[1]]}
+
+
+def with_pair(heads: Heads, pair: Heads, step: Step) -> Heads:
+    """All heads, with the step's two replaced; the others are the same arrays."""
+    return {**heads, step.pair[0]: pair["a"], step.pair[1]: pair["b"]}
+
+
+def memory_axis(method: Method) -> int | None:
+    """The seed axis of a method's memory for `jax.vmap`."""
+    return 0 if method.memory_per_seed else None
+
+
+def over_seeds(function: Any, method: Method, **kwargs: Any) -> Any:
+    """`jax.vmap` of `function(memory, heads)` over the seeds."""
+    return jax.vmap(function, in_axes=(memory_axis(method), 0), **kwargs)

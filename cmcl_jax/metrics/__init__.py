@@ -1,0 +1,15 @@
+"""What is measured: per-task evaluators, and in `transfer` what a stream of such measurements says.
+
+An evaluator is a pure function that jits and vmaps, the same call for every metric:
+
+    evaluator(scores, targets, *, key, credit) -> {name: scalar in percent}
+
+`accuracy` takes scores `[n, n_classes]` and class indices `[n]`, `recall` takes scores `[n, n]` of aligned items and
+their group ids `[n]`. An evaluator ignores the options that it has no use for. A new metric is one new file and one
+line here.
+"""
+
+REGISTRY: dict[str, str] = {
+    "accuracy": "cmcl_jax.metrics.classification:accuracy_metrics",
+    "recall": "cmcl_jax.metrics.retrieval:retrieval_metrics",
+}

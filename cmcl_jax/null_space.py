@@ -1,0 +1,246 @@
+"""Dual-sided null-space projection of updates, as an optax gradient transformation.
+
+Row-vector convention: features `X` (n, d_in), head `Z = X K + b`, alignment of a pair `A = Z_a Z_b^T`. Changing the
+head of `a` by `ΔK, Δb` moves `A` by `(X_a ΔK + 1 Δb) Z_b^T` to first order. With `P_in` the projector onto the row
+space of all old inputs `X_a` and `P_out` the projector onto the row space of all old partner outputs `Z_b`,
+
+    ΔK ← ΔK − P_in ΔK P_out            Δb ← Δb − Δb P_out
+
+moves no old alignment. (Continual Multimodal Contrastive Learning, arXiv 2503.14963; the bias rule and the update
+form are this project's: docs/architecture.md.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+PyTree = Any
+HIGHEST = jax.lax.Precision.HIGHEST
+THRESHOLD_RULES = ("absolute", "relative", "energy")
+
+
+class NullSpaceProjector(NamedTuple):
+    """What one leaf must not move: a pair of orthogonal projectors, `None` on a side standing for the identity.
+
+    Attributes:
+      inputs: `(d_in, d_in)` onto the space of old inputs. `None`: all of it, as for a bias, whose input is always 1.
+      outputs: `(d_out, d_out)` onto the space of old partner outputs. `None`: all of it (one-sided projection).
+    """
+
+    inputs: Float[Array, "d_in d_in"] | None
+    outputs: Float[Array, "d_out d_out"] | None
+
+
+class DualNullSpaceState(NamedTuple):
+    """State of `dual_null_space`.
+
+    Attributes:
+      projectors: the parameters' tree with a `NullSpaceProjector` or `None` in place of each leaf.
+    """
+
+    projectors: PyTree
+
+
+def projector(
+    second_moment: Float[Array, "d d"], threshold: float | Float[Array, ""], rule: str = "absolute"
+) -> Float[Array, "d d"]:
+    """Orthogonal projector onto the directions that a second moment marks as used.
+
+    Args:
+      second_moment: `E[x x^T]`, symmetric and positive semidefinite.
+      threshold: which directions count, see `rule`. May be traced; it never changes a shape.
+      rule: with singular values `s`, largest first: "absolute" keeps `s > threshold` (the paper's λ_min), "relative"
+        keeps `s > threshold · s[0]`, and "energy" keeps the fewest directions that hold the share `1 − threshold` of
+        the trace. A second moment of zeros gives a projector of zeros under every rule.
+
+    Returns:
+      `U_k U_k^T`, computed by `jnp.linalg.svd`.
+
+    Raises:
+      ValueError: for a rule that is not one of `THRESHOLD_RULES`, or a moment that is not square.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> projector(jnp.diag(jnp.array([2.0, 1e-3])), threshold=0.01)
+      Array([[1., 0.],
+             [0., 0.]], dtype=float32)
+    """
+    if second_moment.ndim != 2 or second_moment.shape[0] != second_moment.shape[1]:
+        raise ValueError(f"projector: second_moment must be square, (d, d), but its shape is {second_moment.shape}.")
+    u, s, _ = jnp.linalg.svd(second_moment, hermitian=True)
+    kept = jnp.where(_directions(s, threshold, rule), u, 0)
+    return jnp.matmul(kept, kept.T, precision=HIGHEST)
+
+
+def _directions(s: Float[Array, " d"], threshold: float | Float[Array, ""], rule: str) -> Array:
+    match rule:
+        case "absolute":
+            return s > threshold
+        case "relative":
+            return s > threshold * s[0]
+        case "energy":
+            before = jnp.cumsum(s) - s
+            return (before < (1 - threshold) * jnp.sum(s)) & (s > 0)
+    raise ValueError(f"projector: rule must be one of {', '.join(THRESHOLD_RULES)}, but it is {rule!r}.")
+
+
+def dual_null_space(*, protect_biases: bool = True) -> optax.GradientTransformationExtraArgs:
+    """Projects what passes through onto the null space of old alignments.
+
+    The state starts with projectors of zeros: there is nothing to protect, and updates pass unchanged. After a task,
+    put new ones in with `replace_projectors`; shapes stay, so nothing is compiled again.
+
+    Where it stands in a chain decides what holds (biases protected, `outputs` fresh):
+
+    * *last before the scaling by the learning rate* — after Adam and weight decay — the applied update itself is in
+      the null space: old alignments of the protected rows stay, to first order in the heads that move.
+    * *before Adam*, as published, it projects gradients; Adam's elementwise rescaling, which also blows up the
+      float32 rounding left where the projected gradient should be zero, and weight decay leave the null space again.
+
+    Momentum, second-moment rescaling, sign or decay *after* this transform break the promise; scaling by a scalar
+    keeps it.
+
+    Args:
+      protect_biases: 1-d leaves of length `d_out` are projected by `I − P_out`; if False they pass unchanged (as
+        published), and old alignments drift with them.
+
+    Returns:
+      An `optax.GradientTransformationExtraArgs` whose state is a `DualNullSpaceState`. 2-d leaves are kernels
+      `(d_in, d_out)`, 1-d leaves are biases `(d_out,)`, all others pass unchanged.
+
+    Example:
+      >>> import jax.numpy as jnp, optax
+      >>> heads = {"text": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}}
+      >>> tx = optax.chain(optax.scale_by_adam(), dual_null_space(), optax.scale_by_learning_rate(1e-3))
+      >>> state = tx.init(heads)
+      >>> onto_first = jnp.diag(jnp.array([1.0, 0.0]))
+      >>> state = replace_projectors(state, {"text": NullSpaceProjector(onto_first, onto_first)})
+      >>> updates, state = tx.update(heads, state, heads)
+      >>> (-updates["text"]["kernel"]).round(4)
+      Array([[0.   , 0.001],
+             [0.001, 0.001]], dtype=float32)
+    """
+
+    def init(params: PyTree) -> DualNullSpaceState:
+        return DualNullSpaceState(jax.tree.map(lambda leaf: _nothing_to_protect(leaf, protect_biases), params))
+
+    def update(
+        updates: PyTree, state: DualNullSpaceState, params: PyTree | None = None, **extra_args: Any
+    ) -> tuple[PyTree, DualNullSpaceState]:
+        del params, extra_args
+        return jax.tree.map(_project, state.projectors, updates, is_leaf=_is_projector), state
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def replace_projectors(opt_state: PyTree, projectors: PyTree) -> PyTree:
+    """The optimizer state with new projectors in every `DualNullSpaceState` inside it.
+
+    Args:
+      opt_state: any optimizer state that holds a `DualNullSpaceState`, however deep (`chain`, `masked`, `partition`,
+        `MultiSteps`, …).
+      projectors: a tree with a `NullSpaceProjector` or `None` (protect nothing) for each leaf of the parameters or
+        for a whole subtree. One for a subtree serves its kernels with both sides and its biases with `outputs`.
+
+    Returns:
+      The same state with the same shapes and dtypes.
+
+    Raises:
+      ValueError: if there is no `DualNullSpaceState`, or if a projector's shape or the trees do not fit.
+    """
+    found = []
+
+    def replace(node: PyTree) -> PyTree:
+        if not isinstance(node, DualNullSpaceState):
+            return node
+        found.append(node)
+        return DualNullSpaceState(_broadcast(projectors, node.projectors))
+
+    replaced = jax.tree.map(replace, opt_state, is_leaf=lambda node: isinstance(node, DualNullSpaceState))
+    if not found:
+        raise ValueError(
+            f"replace_projectors: opt_state (a {type(opt_state).__name__}) holds no DualNullSpaceState. Put "
+            "dual_null_space() into the chain whose init made this state."
+        )
+    return replaced
+
+
+def protected_fraction(updates: PyTree, opt_state: PyTree) -> Float[Array, ""]:
+    """Share of the updates' norm that lies in the protected space, 0 where the promise holds, at most 1.
+
+    Args:
+      updates: what is about to be applied, the parameters' tree.
+      opt_state: an optimizer state with exactly one `DualNullSpaceState`.
+
+    Raises:
+      ValueError: if the state holds none or several.
+    """
+    is_state = lambda node: isinstance(node, DualNullSpaceState)  # noqa: E731
+    states = [node for node in jax.tree.leaves(opt_state, is_leaf=is_state) if is_state(node)]
+    if len(states) != 1:
+        raise ValueError(f"protected_fraction: opt_state must hold one DualNullSpaceState, but it holds {len(states)}.")
+    free = jax.tree.map(_project, states[0].projectors, updates, is_leaf=_is_projector)
+    protected = jax.tree.map(jnp.subtract, updates, free)
+    total = optax.tree.norm(updates)
+    return jnp.where(total > 0, optax.tree.norm(protected) / jnp.where(total > 0, total, 1), 0)
+
+
+def _is_projector(node: PyTree) -> bool:
+    return node is None or isinstance(node, NullSpaceProjector)
+
+
+def _nothing_to_protect(leaf: Array, protect_biases: bool) -> NullSpaceProjector | None:
+    dtype = jnp.promote_types(leaf.dtype, jnp.float32)
+    zeros: Callable[[int], Array] = lambda d: jnp.zeros((d, d), dtype)  # noqa: E731
+    if leaf.ndim == 2:
+        return NullSpaceProjector(zeros(leaf.shape[0]), zeros(leaf.shape[1]))
+    if leaf.ndim == 1 and protect_biases:
+        return NullSpaceProjector(None, zeros(leaf.shape[0]))
+    return None
+
+
+def _project(p: NullSpaceProjector | None, update: Array) -> Array:
+    if p is None:
+        return update
+    protected = update if p.outputs is None else jnp.matmul(update, p.outputs, precision=HIGHEST)
+    if p.inputs is not None:
+        protected = jnp.matmul(p.inputs, protected, precision=HIGHEST)
+    return (update - protected).astype(update.dtype)
+
+
+def _broadcast(projectors: PyTree, like: PyTree) -> PyTree:
+    """One projector per leaf, from projectors of leaves or of subtrees, in the shapes and dtypes of `like`."""
+    try:
+        return jax.tree.map(
+            lambda new, olds: jax.tree.map(lambda old: _fit(new, old), olds, is_leaf=_is_projector),
+            projectors,
+            like,
+            is_leaf=_is_projector,
+        )
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"replace_projectors: the projectors do not fit the optimizer state: {error}") from error
+
+
+def _fit(new: NullSpaceProjector | None, old: NullSpaceProjector | None) -> NullSpaceProjector | None:
+    if old is None:
+        return None
+    if new is None:
+        return jax.tree.map(jnp.zeros_like, old)
+    return NullSpaceProjector(
+        None if old.inputs is None else _fit_side("inputs", new.inputs, old.inputs),
+        None if old.outputs is None else _fit_side("outputs", new.outputs, old.outputs),
+    )
+
+
+def _fit_side(side: str, new: Array | None, old: Array) -> Array:
+    if new is None:
+        return jnp.eye(*old.shape, dtype=old.dtype)
+    if new.shape != old.shape:
+        raise ValueError(f"{side} has shape {new.shape} where the parameters need {old.shape}")
+    return new.astype(old.dtype)

@@ -1,0 +1,72 @@
+"""A progress bar over a run: step, epoch, loss, time left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from cmcl_jax.methods import Method
+from cmcl_jax.stream import Step, Stream
+
+
+class Progress:
+    """Shows a run on a terminal, and prints one line per step; a context manager."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+        self._method, self._seeds, self._epochs = "", 1, 1
+
+    @classmethod
+    def silent(cls) -> Progress:
+        """One that shows nothing."""
+        return cls(Console(quiet=True))
+
+    def __enter__(self) -> Progress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
+
+    def start(self, method: Method, stream: Stream, seeds: int, steps_done: int) -> None:
+        """A new run begins, with some steps done before."""
+        self._method, self._seeds, self._epochs = type(method).__name__, seeds, method.training.epochs
+        for task in self._bar.task_ids:
+            self._bar.remove_task(task)
+        total = len(stream.steps) * self._epochs
+        self._task = self._bar.add_task(self._method, total=total, completed=steps_done * self._epochs, loss="–")
+        if steps_done:
+            self._console.print(f"{self._method}: continues after step {steps_done} of {len(stream.steps)}")
+
+    def on_epoch(self, step: Step) -> Callable[[Any, Any], None] | None:
+        """The function to call with (epoch, loss), once per seed; the same one for all steps."""
+        if self._console.quiet:
+            return None
+        self._bar.update(self._task, description=f"{self._method} · {step.name}")
+        return self._advance
+
+    def _advance(self, epoch: Any, loss: Any) -> None:
+        del epoch
+        self._bar.update(self._task, advance=1 / self._seeds, loss=f"{float(loss):.3f}")
+
+    def step_done(self, step: Step, losses: np.ndarray) -> None:
+        """Prints the step's first and last loss."""
+        mean = losses.mean(axis=0)
+        self._bar.update(self._task, completed=step.number * self._epochs)
+        self._console.print(f"{self._method} · {step.name}: loss {mean[0]:.3f} → {mean[-1]:.3f}")

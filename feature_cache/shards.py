@@ -1,0 +1,142 @@
+"""The two files of a shard as bytes and back: embeddings as safetensors; ids, labels and captions as Parquet."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import safetensors.numpy
+from jaxtyping import Float
+
+from feature_cache.errors import damaged
+
+SCHEMA = pa.schema(
+    [pa.field("id", pa.string(), False), pa.field("label", pa.int32(), False), pa.field("caption", pa.string(), False)]
+)
+DTYPE_CODES = {"float16": "F16", "float32": "F32"}
+Tensors: TypeAlias = "dict[str, Float[np.ndarray, 'n dim']]"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What is known of each row besides its features: id, caption, label (-1 = no class); aligned."""
+
+    ids: tuple[str, ...]
+    captions: tuple[str, ...]
+    labels: tuple[int, ...]
+
+    def __init__(self, ids: Iterable[str], captions: Iterable[str], labels: Iterable[int]) -> None:
+        object.__setattr__(self, "ids", tuple(ids))
+        object.__setattr__(self, "captions", tuple(captions))
+        object.__setattr__(self, "labels", tuple(int(label) for label in labels))
+        if not len(self.ids) == len(self.captions) == len(self.labels):
+            counts = f"{len(self.ids)} ids, {len(self.captions)} captions and {len(self.labels)} labels"
+            raise ValueError(f"Rows should have as many captions and labels as ids, but has {counts}.")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def to_arrow(self) -> pa.Table:
+        """The same as an Arrow table of ``SCHEMA``."""
+        return pa.table([list(self.ids), list(self.labels), list(self.captions)], schema=SCHEMA)
+
+
+def table_bytes(rows: Rows, metadata: Mapping[str, Any]) -> bytes:
+    """The Parquet file of ``rows``, with checksums of its pages; each value of ``metadata`` is stored as JSON."""
+    encoded = {key: json.dumps(value, sort_keys=True) for key, value in metadata.items()}
+    sink = pa.BufferOutputStream()
+    table = rows.to_arrow().replace_schema_metadata(encoded)
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+    return bytes(sink.getvalue())
+
+
+def read_table(path: Path) -> tuple[Rows, dict[str, Any]]:
+    """The inverse of ``table_bytes``. Raises ``CacheError``."""
+    try:
+        table = pq.read_table(path, page_checksum_verification=True, partitioning=None)
+        metadata = {k.decode(): json.loads(v) for k, v in (table.schema.metadata or {}).items()}
+        columns = {name: table[name].to_pylist() for name in SCHEMA.names}
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise damaged(path, f"it should be a Parquet table, but {_reason(error)}", overwrite=True) from None
+    return Rows(columns["id"], columns["caption"], columns["label"]), metadata
+
+
+def check_table(path: Path, rows: int) -> None:
+    """Reads the end of a Parquet file: does it have the right columns, and so many rows? Raises ``CacheError``."""
+    try:
+        with pq.ParquetFile(path) as file:
+            found, schema = file.metadata.num_rows, file.schema_arrow
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise damaged(path, f"it should be a Parquet table, but {_reason(error)}", overwrite=True) from None
+    if found != rows:
+        raise damaged(path, f"it should have {rows} rows, but has {found}", overwrite=True)
+    if not schema.equals(SCHEMA, check_metadata=False):
+        raise damaged(path, f"its columns should be {_columns(SCHEMA)}, but are {_columns(schema)}", overwrite=True)
+
+
+def tensors_bytes(tensors: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
+    """The safetensors file of ``tensors``."""
+    return bytes(safetensors.numpy.save({name: np.ascontiguousarray(value) for name, value in tensors.items()}))
+
+
+def check_tensors(path: Path, shapes: Mapping[str, tuple[int | None, ...]], dtype: str) -> None:
+    """Reads the header of a safetensors file: names, shapes (None = any) and dtype. Raises ``CacheError``."""
+    try:
+        with safetensors.safe_open(path, framework="np") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (the file is no dict)
+            found = {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise damaged(path, f"it should be a safetensors file, but {_reason(error)}", overwrite=True) from None
+    if set(found) != set(shapes):
+        raise damaged(path, f"its arrays should be {_names(shapes)}, but are {_names(found)}", overwrite=True)
+    for name, expected in shapes.items():
+        shape, code = found[name]
+        if not _fits(shape, expected) or code != DTYPE_CODES[dtype]:
+            wanted = f"{_shape(expected)} of {DTYPE_CODES[dtype]}"
+            raise damaged(path, f"array {name!r} should be {wanted}, but is {_shape(shape)} of {code}", overwrite=True)
+
+
+def map_tensors(path: Path) -> Tensors:
+    """Every array of a safetensors file, memory-mapped: nothing is read until it is used. Raises ``CacheError``.
+
+    The library copies when it hands out numpy arrays, so the offsets are taken from the header:
+    eight bytes of length, then JSON (https://github.com/huggingface/safetensors#format).
+    """
+    dtypes = {code: np.dtype(name) for name, code in DTYPE_CODES.items()}
+    try:
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        return {
+            name: np.memmap(path, dtypes[e["dtype"]], "r", 8 + length + e["data_offsets"][0], tuple(e["shape"]))
+            if 0 not in e["shape"]
+            else np.zeros(e["shape"], dtypes[e["dtype"]])
+            for name, e in header.items()
+        }
+    except (OSError, ValueError, KeyError) as error:
+        raise damaged(path, f"it should be a safetensors file, but {_reason(error)}", overwrite=True) from None
+
+
+def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(expected) and all(want in (None, have) for want, have in zip(expected, shape, strict=True))
+
+
+def _shape(shape: tuple[int | None, ...]) -> str:
+    return "[" + ", ".join("any" if size is None else str(size) for size in shape) + "]"
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _names(mapping: Mapping[str, Any]) -> str:
+    return ", ".join(sorted(mapping)) or "none"
+
+
+def _columns(schema: pa.Schema) -> str:
+    return ", ".join(f"{field.name} ({field.type})" for field in schema)

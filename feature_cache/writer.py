@@ -1,0 +1,240 @@
+"""Writes a cache shard by shard; a killed writer loses at most the shard it was at."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from feature_cache import shards
+from feature_cache.atomic import remove_temporaries, write_atomically
+from feature_cache.errors import CacheError
+from feature_cache.manifest import (
+    CLASS_FILE,
+    FAILURES_FILE,
+    FILE_NAME,
+    FORMAT_VERSION,
+    SPLITS,
+    FileRecord,
+    Manifest,
+    Shard,
+    Split,
+    shard_stem,
+)
+from feature_cache.shards import Rows
+
+_SHARD_FILE = re.compile(rf"({'|'.join(SPLITS)})-\d{{5}}\.(safetensors|parquet)")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An item that has no row because one of its media could not be decoded."""
+
+    split: str
+    id: str
+    modality: str
+    reason: str
+
+
+class CacheWriter:
+    """Writes one cache. A shard counts as finished once its table is there, which is written after its features.
+
+    The table's metadata say what the shard was made from and which bytes its features have, so that a later writer
+    can tell whether the shard is still the right one: there is no other record of progress.
+
+    Starting to write makes the cache an unfinished one (its manifest goes) until ``finish``.
+
+    Example, with features of one's own::
+
+        writer = CacheWriter(Path("caches/mine/birds"), Manifest(encoder="mine", dataset="birds", ...))
+        writer.write_shard("train", 0, Rows(ids, captions, labels), {"vision": x, "text": y})
+        writer.write_classes(class_text_embeddings)
+        writer.finish()
+
+    Args:
+        folder: ``<cache_dir>/<encoder>/<dataset>``; made if it is not there.
+        manifest: all of its fields but splits and file records, which the writer adds.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.failures: list[Failure] = []
+        self._shards: dict[str, dict[int, Shard]] = {split: {} for split in SPLITS}
+        self._class_file: FileRecord | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_temporaries(folder)
+        (folder / FILE_NAME).unlink(missing_ok=True)
+
+    def reuse_shard(self, split: str, index: int, rows: Rows) -> bool:
+        """Whether the shard is already there, whole, made of these rows by this encoder; then it becomes part of the cache.
+
+        ``rows``: all rows of the shard, those included that could not be decoded.
+        """
+        stem = shard_stem(split, index)
+        features_path, table_path = (self.folder / f"{stem}.{ending}" for ending in ("safetensors", "parquet"))
+        if not (features_path.is_file() and table_path.is_file()):
+            return False
+        try:
+            found, metadata = shards.read_table(table_path)
+        except CacheError:
+            return False
+        features = FileRecord.of(features_path.read_bytes())
+        failures = [Failure(**fields) for fields in metadata.get("failures", [])]
+        expected = _without(rows, {failure.id for failure in failures})
+        if found != expected or metadata != self._metadata(features, failures):
+            return False
+        self._add(split, index, Shard(stem, len(found), features, FileRecord.of(table_path.read_bytes())), failures)
+        return True
+
+    def write_shard(
+        self,
+        split: str,
+        index: int,
+        rows: Rows,
+        features: Mapping[str, Float[np.ndarray, "n dim"]],
+        failures: Sequence[Failure] = (),
+    ) -> None:
+        """Writes the ``index``-th shard of a split.
+
+        Args:
+            split: "train", "validation" or "test".
+            index: counts from 0; ``finish`` wants every one up to the last.
+            rows: ids, captions and labels.
+            features: per modality of the manifest an array, rows aligned with ``rows``; stored in the manifest's dtype.
+            failures: items of the shard that have no row, for the cache's list of them.
+
+        Raises ``CacheError``, which names item and modality, for features that are not finite or not of the right shape.
+        """
+        stem = shard_stem(split, index)
+        self._check_rows(stem, rows)
+        tensors = {m: self._checked(stem, rows, m, features) for m in self.manifest.modalities}
+        feature_bytes = shards.tensors_bytes(tensors)
+        record = FileRecord.of(feature_bytes)
+        table = shards.table_bytes(rows, self._metadata(record, failures))
+        shard = Shard(stem, len(rows), record, FileRecord.of(table))
+        (self.folder / shard.table_file).unlink(missing_ok=True)  # never a table of other features, even for a moment
+        write_atomically(self.folder / shard.features_file, feature_bytes)
+        write_atomically(self.folder / shard.table_file, table)
+        self._add(split, index, shard, failures)
+
+    def write_classes(self, features: Float[np.ndarray, "n_classes dim"]) -> None:
+        """Writes the embeddings of the class texts, in the order of the manifest's classes. Raises ``CacheError``."""
+        names = [label.name for label in self.manifest.classes]
+        dim = self.manifest.modalities["text"].dim if "text" in self.manifest.modalities else None
+        data = shards.tensors_bytes({"text": _finite(CLASS_FILE, "text", names, features, dim, self.manifest.dtype)})
+        write_atomically(self.folder / CLASS_FILE, data)
+        self._class_file = FileRecord.of(data)
+
+    def forget_failures(self) -> None:
+        """Makes every shard that misses an item an unfinished one, so that the next writer tries the item again."""
+        for split in self._shards.values():
+            for shard in split.values():
+                path = self.folder / shard.table_file
+                if shards.read_table(path)[1]["failures"]:
+                    path.unlink()
+
+    def finish(self) -> Manifest:
+        """Writes the list of failures, removes shards of an earlier division, and writes the manifest: the cache is whole.
+
+        Raises ``CacheError`` if a shard or the class texts have not been written.
+        """
+        manifest = dataclasses.replace(
+            self.manifest,
+            splits={split: self._split(split) for split in SPLITS},
+            class_file=self._class_file,
+            failures_file=self.write_failures(),
+        )
+        if manifest.classes and self._class_file is None:
+            raise CacheError(f"The cache {self.folder} has classes, but write_classes was not called before finish.")
+        self._remove_strangers({name for name, _ in manifest.files()})
+        write_atomically(self.folder / FILE_NAME, manifest.to_json().encode())
+        return manifest
+
+    def write_failures(self) -> FileRecord | None:
+        """Writes ``failures.jsonl``, one JSON object with split, id, modality and reason a line; None without failures."""
+        if not self.failures:
+            return None
+        lines = [json.dumps(dataclasses.asdict(failure), ensure_ascii=False) + "\n" for failure in self.failures]
+        data = "".join(lines).encode()
+        write_atomically(self.folder / FAILURES_FILE, data)
+        return FileRecord.of(data)
+
+    def _add(self, split: str, index: int, shard: Shard, failures: Sequence[Failure]) -> None:
+        self._shards[split][index] = shard
+        self.failures += failures
+
+    def _split(self, split: str) -> Split:
+        written = self._shards[split]
+        absent = [shard_stem(split, index) for index in range(len(written)) if index not in written]
+        if absent:
+            raise CacheError(f"The cache {self.folder} cannot be finished: {', '.join(absent)} has not been written.")
+        ordered = tuple(written[index] for index in sorted(written))
+        return Split(sum(shard.rows for shard in ordered), ordered)
+
+    def _metadata(self, features: FileRecord, failures: Sequence[Failure]) -> dict[str, Any]:
+        """What a shard was made from and by; equal metadata and rows mean that it need not be made again."""
+        names = ("encoder", "weights_sha256", "preprocessing_version", "dataset", "dataset_version", "dtype")
+        return {
+            "format_version": FORMAT_VERSION,
+            **{name: getattr(self.manifest, name) for name in names},
+            "modalities": {name: dataclasses.asdict(spec) for name, spec in self.manifest.modalities.items()},
+            "features": dataclasses.asdict(features),
+            "failures": [dataclasses.asdict(failure) for failure in failures],
+        }
+
+    def _check_rows(self, stem: str, rows: Rows) -> None:
+        classes = len(self.manifest.classes)
+        for item, label in zip(rows.ids, rows.labels, strict=True):
+            if not -1 <= label < classes:
+                allowed = f"from -1 (no class) to {classes - 1}" if classes else "-1, as there are no classes"
+                raise CacheError(f"{stem}: the label of item {item!r} should be {allowed}, but is {label}.")
+
+    def _checked(
+        self, stem: str, rows: Rows, modality: str, features: Mapping[str, Float[np.ndarray, "n dim"]]
+    ) -> Float[np.ndarray, "n dim"]:
+        if features.keys() != self.manifest.modalities.keys():
+            found, wanted = ", ".join(features) or "none", ", ".join(self.manifest.modalities)
+            raise CacheError(f"{stem}: there should be features of the modalities {wanted}, but there are of {found}.")
+        dim = self.manifest.modalities[modality].dim
+        return _finite(stem, modality, rows.ids, features[modality], dim, self.manifest.dtype)
+
+    def _remove_strangers(self, keep: set[str]) -> None:
+        for path in self.folder.iterdir():
+            ours = _SHARD_FILE.fullmatch(path.name) or path.name in (CLASS_FILE, FAILURES_FILE)
+            if ours and path.name not in keep:
+                path.unlink()
+
+
+def _without(rows: Rows, ids: set[str]) -> Rows:
+    kept = [i for i, item in enumerate(rows.ids) if item not in ids]
+    return Rows([rows.ids[i] for i in kept], [rows.captions[i] for i in kept], [rows.labels[i] for i in kept])
+
+
+def _finite(
+    where: str, modality: str, ids: Sequence[str], features: Float[np.ndarray, "n dim"], dim: int | None, dtype: str
+) -> Float[np.ndarray, "n dim"]:
+    """The features in the dtype of the cache. Raises ``CacheError`` for a wrong shape, NaN, Inf, or overflow."""
+    n, dim = len(ids), features.shape[-1] if dim is None and features.ndim else dim
+    if features.shape != (n, dim):
+        first = f"{ids[0]!r}" if ids else "none"
+        shape = list(features.shape)
+        raise CacheError(
+            f"{where}: the {modality} features of {n} items (the first is {first}) should be an array [{n}, {dim}], "
+            f"but are {shape}."
+        )
+    with np.errstate(over="ignore"):  # becomes Inf, which is refused below
+        stored = features.astype(dtype)
+    bad = np.flatnonzero(~np.isfinite(stored).all(axis=1))
+    if len(bad):
+        value = features[bad[0]][~np.isfinite(stored[bad[0]])][0]
+        raise CacheError(
+            f"{where}: the {modality} features of item {ids[bad[0]]!r} should be finite numbers that {dtype} can hold, "
+            f"but one of them is {value}."
+        )
+    return stored
