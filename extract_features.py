@@ -84,13 +84,13 @@ def summary(report: Report, folder: Path, options: Options) -> str:
     if report.failures:
         first = report.failures[0]
         text += (
-            f" {len(report.failures)} of them could not be decoded and are listed in {folder / FAILURES_FILE}; the first "
-            f"is {first.id!r}, {first.modality}: {first.reason}."
+            f" {len(report.failures)} of them could not be decoded and are listed in {folder / FAILURES_FILE}; the "
+            f"first is {first.id!r}, {first.modality}: {first.reason}."
         )
     if not report.finished:
         text += (
-            f" That is more than --max_failure_rate={options.max_failure_rate:g} allows, so the cache is left unfinished. "
-            "Put the media right and give the same command again, which tries them again, or allow more."
+            f" That is more than --max_failure_rate={options.max_failure_rate:g} allows, so the cache is left "
+            "unfinished. Put the media right and give the same command again, which tries them again, or allow more."
         )
     return text
 
@@ -121,9 +121,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = _parser()
     flags, unknown = parser.parse_known_args(arguments)
     if unknown:
-        valid = [option for action in parser._actions for option in action.option_strings if option.startswith("--")]
-        alike = nearest(unknown[0].partition("=")[0], valid)
+        alike = nearest(unknown[0].partition("=")[0], [f"--{name}" for name in vars(flags)])
         parser.error(f"there is no flag {unknown[0]!r}; the nearest are: {', '.join(alike)}")
+    for name in ("encoder", "dataset"):
+        if getattr(flags, name) is None:
+            parser.error(f"--{name} is missing; --help shows examples")
     if not 0 <= flags.max_failure_rate <= 1:
         parser.error(f"--max_failure_rate should be between 0 and 1, but is {flags.max_failure_rate:g}")
     names = flags.dataset.split(",")
@@ -146,8 +148,8 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--encoder", required=True, help=f"one of: {', '.join(encoders.REGISTRY)}")
-    add("--dataset", required=True, help=f"one, several with commas between, or all of: {', '.join(datasets.REGISTRY)}")
+    add("--encoder", help=f"needed; one of: {', '.join(encoders.REGISTRY)}")
+    add("--dataset", help=f"needed; one, several with commas between, or all of: {', '.join(datasets.REGISTRY)}")
     add("--data_root", type=Path, default=Path("media"), help="folder of the raw media (default: media)")
     add("--cache_dir", type=Path, default=Path("caches"), help="folder of all caches (default: caches)")
     add("--batch_size", type=_positive, default=32, help="media embedded at once (default: 32)")

@@ -12,7 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict, config_dict
 
 from feature_cache.errors import UserError
-from feature_cache.registry import check_name
+from feature_cache.registry import check_name, nearest
 
 
 class ConfigError(UserError):
@@ -68,8 +68,10 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> I
 def _get_config(path: Path) -> Any:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if not path.is_file() or spec is None or spec.loader is None:
-        found = ", ".join(str(p) for p in sorted(path.parent.glob("*.py"))) or "none"
-        raise ConfigError(f"--config={path}: there is no such config file. Config files in {path.parent}/: {found}.")
+        others = [str(other) for other in path.parent.glob("*.py")]
+        raise ConfigError(
+            f"--config={path}: there is no such file; the nearest are: {', '.join(nearest(str(path), others))}."
+        )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     if not hasattr(module, "get_config"):
@@ -88,8 +90,8 @@ def _set(config: ConfigDict, field: str, value: Any) -> None:
         section[name] = value
     except (TypeError, ValueError) as error:
         raise ConfigError(
-            f"--config.{field}={value!r}: the field takes a {section.get_type(name).__name__}, "
-            f"but this is a {type(value).__name__}."
+            f"--config.{field}={value!r}: the field is of type {section.get_type(name).__name__}, "
+            f"but this is of type {type(value).__name__}."
         ) from error
 
 

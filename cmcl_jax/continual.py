@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +17,9 @@ from cmcl_jax.config import ConfigError
 from cmcl_jax.evaluate import evaluate_task
 from cmcl_jax.heads import Heads, init_heads
 from cmcl_jax.methods import Method, method_from_config
-from cmcl_jax.methods.base import active_pair, over_seeds, with_pair
 from cmcl_jax.progress import Progress
 from cmcl_jax.stream import Step, Stream, open_stream
-from cmcl_jax.train import Trained, train_step
+from cmcl_jax.train import init_memory, learn
 from cmcl_jax.workdir import Workdir
 from feature_cache.errors import UserError
 
@@ -51,7 +48,7 @@ def run(config: ConfigDict, workdir: str | Path, progress: Progress | None = Non
     if config.dtype not in ("float32", "float64"):
         raise ConfigError(f"config.dtype must be float32 or float64, but it is {config.dtype!r}.")
     folder = Workdir(Path(workdir))
-    folder.claim(config)
+    folder.check_same(config)
     summary = folder.summary()
     if summary is None:
         with jax.enable_x64(config.dtype == "float64"):
@@ -71,7 +68,7 @@ class _Run:
         self.dtype = jnp.dtype(config.dtype)
         self.method: Method = method_from_config(config)
         self.stream: Stream = open_stream(
-            config.stream.steps, Path(config.cache_dir) / config.encoder, config.stream.row_limit
+            config.stream.steps, config.cache_dir, config.encoder, config.stream.row_limit
         )
         seeds = range(config.first_seed, config.first_seed + config.seeds)
         self.keys: PRNGKeyArray = jax.vmap(jax.random.key)(jnp.asarray(seeds))
@@ -79,6 +76,7 @@ class _Run:
 
     def finish(self) -> dict[str, Any]:
         """Runs what is left of the stream and writes the results."""
+        self.folder.claim(self.config)
         state = self._start()
         with Checkpoints(self.folder.checkpoints, keep=self.config.checkpoints_kept) as checkpoints:
             done, state = checkpoints.restore_latest(state)
@@ -86,52 +84,40 @@ class _Run:
             self.progress.start(self.method, self.stream, self.config.seeds, done)
             for step in self.stream.steps[done:]:
                 started = time.perf_counter()
-                state, losses = self._train(state, step)
-                state["matrices"] = self._measure(state["heads"], state["matrices"], step.number)
-                checkpoints.save(step.number, state)
+                state, losses = self._learn(state, step)
                 seconds = time.perf_counter() - started
                 log.write(event="step", step=step.number, name=step.name, losses=losses.tolist(), seconds=seconds)
+                checkpoints.save(step.number, state)
                 self.progress.step_done(step, losses)
         return self.folder.write_results(state["matrices"], self.stream, self.config)
 
     def _start(self) -> dict[str, Any]:
         """The state before the first step, measured zero-shot."""
-        init = lambda key: init_heads(key, self.stream.widths, dtype=self.dtype)  # noqa: E731
-        heads = jax.vmap(init)(self.keys)
-        memory = jax.vmap(
-            lambda heads: self.method.init(heads, self.stream), out_axes=0 if self.method.memory_per_seed else None
-        )(heads)
+        heads = jax.vmap(lambda key: init_heads(key, self.stream.widths, dtype=self.dtype))(self.keys)
+        memory = init_memory(self.method, heads, self.stream.pairs)
         return {"heads": heads, "memory": memory, "matrices": self._measure(heads, {}, 0)}
 
-    def _train(self, state: dict[str, Any], step: Step) -> tuple[dict[str, Any], Float[np.ndarray, "seeds epochs"]]:
-        heads, memory, method = state["heads"], state["memory"], self.method
-        rows = self.stream.rows(step)
-        features = self.stream.training_features(step, dtype=self.dtype)
-        before = over_seeds(lambda memory, heads: method.before_step(memory, heads, step, rows), method)
-        keys = jax.vmap(lambda key: jax.random.fold_in(key, step.number))(self.keys)
-        trained: Trained = train_step(
-            method,
-            active_pair(heads, step),
-            before(memory, heads),
-            features,
-            keys,
+    def _learn(self, state: dict[str, Any], step: Step) -> tuple[dict[str, Any], Float[np.ndarray, "seeds epochs"]]:
+        remembered = self.method.remembered_modalities(step, self.stream)
+        heads, memory, on_device = learn(
+            self.method,
+            state["heads"],
+            state["memory"],
+            step,
+            self.stream.training_features(step, step.pair, self.dtype),
+            keys=jax.vmap(lambda key: jax.random.fold_in(key, step.number))(self.keys),
+            remembered=self.stream.training_features(step, remembered, self.dtype) if remembered != step.pair else None,
             on_epoch=self.progress.on_epoch(step),
         )
-        losses = np.asarray(trained.losses)
+        losses = np.asarray(on_device)
         if not np.isfinite(losses).all():
             raise DivergedError(
                 f"The loss of step {step.name} became {losses[~np.isfinite(losses)][0]}: training diverged. Lower "
                 f"config.training.learning_rate (now {self.config.training.learning_rate}) or raise "
                 f"config.training.temperature (now {self.config.training.temperature})."
             )
-        heads = with_pair(heads, trained.pair, step)
-        remembered = self.stream.training_features(step, method.remembered_modalities(step, self.stream), self.dtype)
-        after = over_seeds(
-            lambda memory, heads: method.after_step(memory, heads, step, remembered),
-            method,
-            out_axes=0 if method.memory_per_seed else None,
-        )
-        return {**state, "heads": heads, "memory": after(memory, heads)}, losses
+        matrices = self._measure(heads, state["matrices"], step.number)
+        return {"heads": heads, "memory": memory, "matrices": matrices}, losses
 
     def _measure(self, heads: Heads, matrices: Matrices, time_index: int) -> Matrices:
         """The matrices with row `time_index` filled in: every test task, whatever was trained so far."""

@@ -10,12 +10,12 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from cmcl_jax import metrics
 from cmcl_jax.heads import Head, Heads, apply_head
-from cmcl_jax.stream import Step, TestFeatures
+from cmcl_jax.stream import Step, TaskFeatures
 from feature_cache.registry import resolve
 
 
 def evaluate_task(
-    heads: Heads, task: Step, features: TestFeatures, key: PRNGKeyArray, credit: str
+    heads: Heads, task: Step, features: TaskFeatures, key: PRNGKeyArray, credit: str
 ) -> dict[str, Float[Array, " seeds"]]:
     """Every metric of a task, in percent, for every seed.
 
@@ -27,14 +27,16 @@ def evaluate_task(
       credit: what the headline recall counts, "diagonal" or "any".
     """
     a, b = task.pair
-    return _evaluate(heads[a], heads[b], features, key, task.metrics, "ab"[b == "text"], credit)
+    text_side = "b" if b == "text" else "a"
+    measured: dict[str, Array] = _evaluate(heads[a], heads[b], features, key, task.metrics, text_side, credit)
+    return measured
 
 
 @functools.partial(jax.jit, static_argnames=("names", "text_side", "credit"))
 def _evaluate(
     heads_a: Head,
     heads_b: Head,
-    features: TestFeatures,
+    features: TaskFeatures,
     key: PRNGKeyArray,
     names: tuple[str, ...],
     text_side: str,
@@ -42,9 +44,9 @@ def _evaluate(
 ) -> dict[str, Float[Array, " seeds"]]:
     def one_seed(pair: tuple[Head, Head]) -> dict[str, Array]:
         z = {"a": apply_head(pair[0], features.a), "b": apply_head(pair[1], features.b)}
-        measured = {}
+        measured: dict[str, Array] = {}
         for name in names:
-            if name == "accuracy":
+            if name == "accuracy" and features.class_features is not None:
                 classes = apply_head(pair["ab".index(text_side)], features.class_features)
                 scores, targets = _scores(z["b" if text_side == "a" else "a"], classes), features.labels
             else:
@@ -52,7 +54,8 @@ def _evaluate(
             measured |= resolve(metrics.REGISTRY, "metric", name)(scores, targets, key=key, credit=credit)
         return measured
 
-    return jax.lax.map(one_seed, (heads_a, heads_b))  # one seed after the other: n² scores at a time
+    measured: dict[str, Array] = jax.lax.map(one_seed, (heads_a, heads_b))  # one at a time: n² scores in memory
+    return measured
 
 
 def _scores(z_a: Float[Array, "n d"], z_b: Float[Array, "m d"]) -> Float[Array, "n m"]:

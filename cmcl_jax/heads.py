@@ -25,7 +25,9 @@ def apply_head(head: Head, features: Float[Array, "n d_in"]) -> Float[Array, "n 
     return outputs
 
 
-def init_heads(key: PRNGKeyArray, widths: Mapping[str, int], output_width: int | None = None, dtype: Any = jnp.float32) -> Heads:
+def init_heads(
+    key: PRNGKeyArray, widths: Mapping[str, int], output_width: int | None = None, dtype: Any = jnp.float32
+) -> Heads:
     """Fresh heads for modalities of the given input widths.
 
     Args:
@@ -60,4 +62,5 @@ def nearest_to_identity(key: PRNGKeyArray, shape: tuple[int, int], dtype: Any = 
     """Kernel initialiser: the identity if `shape` is square, else a random semi-orthogonal matrix."""
     if shape[0] == shape[1]:
         return jnp.eye(shape[0], dtype=dtype)
-    return nn.initializers.orthogonal()(key, shape, dtype)
+    kernel: Array = nn.initializers.orthogonal()(key, shape, dtype)
+    return kernel

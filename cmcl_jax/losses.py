@@ -46,6 +46,6 @@ def info_nce(
 
 
 def _cross_entropy_with_diagonal(scores: Float[Array, "n n"], valid: Bool[Array, " n"]) -> Float[Array, ""]:
-    candidates = jnp.where(valid[None, :], scores, jnp.finfo(scores.dtype).min)
+    candidates = jnp.where(valid[None, :], scores, -jnp.inf)
     losses = optax.losses.softmax_cross_entropy_with_integer_labels(candidates, jnp.arange(scores.shape[0]))
     return jnp.sum(jnp.where(valid, losses, 0)) / jnp.maximum(jnp.sum(valid), 1)

@@ -20,12 +20,12 @@ class FeatureMemory(NamedTuple):
     Attributes:
       moment: `(d, d)`, the uncentred `E[x x^T]`: the mean is a direction to protect like any other.
       mean: `(d,)`, `E[x]`; it carries the head's bias into the moments of the outputs.
-      count: number of rows seen.
+      rows: number of rows seen.
     """
 
     moment: Float[Array, "d d"]
     mean: Float[Array, " d"]
-    count: Float[Array, ""]
+    rows: Float[Array, ""]
 
 
 def empty_memory(width: int, dtype: jnp.dtype | type = jnp.float32) -> FeatureMemory:
@@ -37,13 +37,11 @@ def empty_memory(width: int, dtype: jnp.dtype | type = jnp.float32) -> FeatureMe
 def update_memory(memory: FeatureMemory, features: Float[Array, "n d"], valid: Bool[Array, " n"]) -> FeatureMemory:
     """The memory after also seeing the valid rows of `features`; updating in parts equals updating at once."""
     rows = jnp.where(valid[:, None], features, 0)
-    count = memory.count + jnp.sum(valid, dtype=memory.count.dtype)
-    blend = lambda old, new_sum: (memory.count * old + new_sum) / jnp.maximum(count, 1)  # noqa: E731
-    return FeatureMemory(
-        moment=blend(memory.moment, jnp.matmul(rows.T, rows, precision=HIGHEST)),
-        mean=blend(memory.mean, jnp.sum(rows, axis=0)),
-        count=count,
-    )
+    count = memory.rows + jnp.sum(valid, dtype=memory.rows.dtype)
+    divisor = jnp.maximum(count, 1)
+    moment = (memory.rows * memory.moment + jnp.matmul(rows.T, rows, precision=HIGHEST)) / divisor
+    mean = (memory.rows * memory.mean + jnp.sum(rows, axis=0)) / divisor
+    return FeatureMemory(moment, mean, count)
 
 
 def output_moment(memory: FeatureMemory, head: Head) -> Float[Array, "d_out d_out"]:
@@ -79,9 +77,9 @@ def projectors_from(
     Returns:
       Projectors `(d_in, d_in)` and `(d_out, d_out)`; of zeros where no row was seen.
     """
-    seen = sum(memory.count for memory in inputs)
-    of_inputs = _pooled([memory.moment for memory in inputs], [memory.count for memory in inputs])
-    of_outputs = _pooled([output_moment(*partner) for partner in partners], [memory.count for memory, _ in partners])
+    seen = sum(memory.rows for memory in inputs)
+    of_inputs = _pooled([memory.moment for memory in inputs], [memory.rows for memory in inputs])
+    of_outputs = _pooled([output_moment(*partner) for partner in partners], [memory.rows for memory, _ in partners])
     if one_sided:
         outputs = jnp.where(seen > 0, jnp.eye(of_outputs.shape[0], dtype=of_outputs.dtype), 0)
     else:

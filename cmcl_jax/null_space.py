@@ -12,7 +12,6 @@ form are this project's: docs/architecture.md.)
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -157,12 +156,12 @@ def replace_projectors(opt_state: PyTree, projectors: PyTree) -> PyTree:
     found = []
 
     def replace(node: PyTree) -> PyTree:
-        if not isinstance(node, DualNullSpaceState):
+        if not _is_state(node):
             return node
         found.append(node)
         return DualNullSpaceState(_broadcast(projectors, node.projectors))
 
-    replaced = jax.tree.map(replace, opt_state, is_leaf=lambda node: isinstance(node, DualNullSpaceState))
+    replaced = jax.tree.map(replace, opt_state, is_leaf=_is_state)
     if not found:
         raise ValueError(
             f"replace_projectors: opt_state (a {type(opt_state).__name__}) holds no DualNullSpaceState. Put "
@@ -181,8 +180,7 @@ def protected_fraction(updates: PyTree, opt_state: PyTree) -> Float[Array, ""]:
     Raises:
       ValueError: if the state holds none or several.
     """
-    is_state = lambda node: isinstance(node, DualNullSpaceState)  # noqa: E731
-    states = [node for node in jax.tree.leaves(opt_state, is_leaf=is_state) if is_state(node)]
+    states = [node for node in jax.tree.leaves(opt_state, is_leaf=_is_state) if _is_state(node)]
     if len(states) != 1:
         raise ValueError(f"protected_fraction: opt_state must hold one DualNullSpaceState, but it holds {len(states)}.")
     free = jax.tree.map(_project, states[0].projectors, updates, is_leaf=_is_projector)
@@ -191,17 +189,21 @@ def protected_fraction(updates: PyTree, opt_state: PyTree) -> Float[Array, ""]:
     return jnp.where(total > 0, optax.tree.norm(protected) / jnp.where(total > 0, total, 1), 0)
 
 
+def _is_state(node: PyTree) -> bool:
+    return isinstance(node, DualNullSpaceState)
+
+
 def _is_projector(node: PyTree) -> bool:
     return node is None or isinstance(node, NullSpaceProjector)
 
 
 def _nothing_to_protect(leaf: Array, protect_biases: bool) -> NullSpaceProjector | None:
     dtype = jnp.promote_types(leaf.dtype, jnp.float32)
-    zeros: Callable[[int], Array] = lambda d: jnp.zeros((d, d), dtype)  # noqa: E731
+    empty = [jnp.zeros((width, width), dtype) for width in leaf.shape]
     if leaf.ndim == 2:
-        return NullSpaceProjector(zeros(leaf.shape[0]), zeros(leaf.shape[1]))
+        return NullSpaceProjector(*empty)
     if leaf.ndim == 1 and protect_biases:
-        return NullSpaceProjector(None, zeros(leaf.shape[0]))
+        return NullSpaceProjector(None, *empty)
     return None
 
 
@@ -231,7 +233,7 @@ def _fit(new: NullSpaceProjector | None, old: NullSpaceProjector | None) -> Null
     if old is None:
         return None
     if new is None:
-        return jax.tree.map(jnp.zeros_like, old)
+        new = NullSpaceProjector(*(None if side is None else jnp.zeros_like(side) for side in old))
     return NullSpaceProjector(
         None if old.inputs is None else _fit_side("inputs", new.inputs, old.inputs),
         None if old.outputs is None else _fit_side("outputs", new.outputs, old.outputs),
@@ -240,7 +242,7 @@ def _fit(new: NullSpaceProjector | None, old: NullSpaceProjector | None) -> Null
 
 def _fit_side(side: str, new: Array | None, old: Array) -> Array:
     if new is None:
-        return jnp.eye(*old.shape, dtype=old.dtype)
+        return jnp.eye(old.shape[0], dtype=old.dtype)
     if new.shape != old.shape:
         raise ValueError(f"{side} has shape {new.shape} where the parameters need {old.shape}")
     return new.astype(old.dtype)

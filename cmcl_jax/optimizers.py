@@ -104,5 +104,3 @@ def start_decay(opt_state: Any, total_updates: int | Int[Array, ""]) -> Any:
 
 def _kernels(params: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
-
-

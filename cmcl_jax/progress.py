@@ -30,7 +30,7 @@ class Progress:
             console=console,
             transient=True,
         )
-        self._method, self._seeds, self._epochs = "", 1, 1
+        self._method, self._name, self._seeds, self._epochs = "", "", 1, 1
 
     @classmethod
     def silent(cls) -> Progress:
@@ -38,7 +38,6 @@ class Progress:
         return cls(Console(quiet=True))
 
     def __enter__(self) -> Progress:
-        self._bar.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -47,6 +46,7 @@ class Progress:
     def start(self, method: Method, stream: Stream, seeds: int, steps_done: int) -> None:
         """A new run begins, with some steps done before."""
         self._method, self._seeds, self._epochs = type(method).__name__, seeds, method.training.epochs
+        self._bar.start()
         for task in self._bar.task_ids:
             self._bar.remove_task(task)
         total = len(stream.steps) * self._epochs
@@ -58,12 +58,17 @@ class Progress:
         """The function to call with (epoch, loss), once per seed; the same one for all steps."""
         if self._console.quiet:
             return None
-        self._bar.update(self._task, description=f"{self._method} · {step.name}")
+        self._name = f"{self._method} · {step.name}"
+        self._bar.update(self._task, description=self._name)
         return self._advance
 
     def _advance(self, epoch: Any, loss: Any) -> None:
-        del epoch
-        self._bar.update(self._task, advance=1 / self._seeds, loss=f"{float(loss):.3f}")
+        self._bar.update(
+            self._task,
+            advance=1 / self._seeds,
+            description=f"{self._name} · epoch {int(epoch) + 1}/{self._epochs}",
+            loss=f"{float(loss):.3f}",
+        )
 
     def step_done(self, step: Step, losses: np.ndarray) -> None:
         """Prints the step's first and last loss."""

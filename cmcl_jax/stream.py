@@ -7,17 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from cmcl_jax import metrics
 from feature_cache import FeatureCache, open_cache
-from feature_cache.errors import UserError
+from feature_cache.errors import UserError, extract_command
 from feature_cache.manifest import MODALITY_ORDER
-from feature_cache.registry import check_name
-
-METRICS = ("accuracy", "recall")
+from feature_cache.registry import check_name, nearest
 
 
 class StreamError(UserError):
@@ -57,20 +55,20 @@ class PairFeatures(NamedTuple):
     Attributes:
       a: `(n_max, d_a)` features of modality A.
       b: `(n_max, d_b)` features of modality B; row i belongs to row i of `a`.
-      count: number of rows that are not padding.
+      rows: number of rows that are not padding.
     """
 
     a: Float[Array, "n d_a"]
     b: Float[Array, "n d_b"]
-    count: Int[Array, ""]
+    rows: Int[Array, ""]
 
     @property
     def valid(self) -> Bool[Array, " n"]:
         """Which rows are not padding."""
-        return jnp.arange(self.a.shape[0]) < self.count
+        return jnp.arange(self.a.shape[0]) < self.rows
 
 
-class TestFeatures(NamedTuple):
+class TaskFeatures(NamedTuple):
     """Test rows of a task.
 
     Attributes:
@@ -80,8 +78,6 @@ class TestFeatures(NamedTuple):
       labels: class of each row, −1 for none.
       class_features: embeddings of the class texts, or None without classes.
     """
-
-    __test__ = False  # the name is not a test class of pytest's
 
     a: Float[Array, "n d_a"]
     b: Float[Array, "n d_b"]
@@ -134,50 +130,56 @@ class Stream:
         """Number of training rows of the longest step, to which all are padded."""
         return max(self.rows(step) for step in self.steps)
 
-    def training_features(
-        self, step: Step, modalities: tuple[str, str] | None = None, dtype: Any = jnp.float32
-    ) -> PairFeatures:
-        """The step's training rows on the device; of other modalities of its dataset, if given."""
+    def training_features(self, step: Step, modalities: tuple[str, str], dtype: Any = jnp.float32) -> PairFeatures:
+        """The step's training rows of two modalities of its dataset, usually its pair, on the device."""
         cache, count = self.caches[step.dataset], self.rows(step)
         padded = [
             np.pad(np.asarray(cache.features("train", modality)[:count], dtype), ((0, self.longest - count), (0, 0)))
-            for modality in modalities or step.pair
+            for modality in modalities
         ]
         return PairFeatures(jnp.asarray(padded[0]), jnp.asarray(padded[1]), jnp.asarray(count, jnp.int32))
 
-    def test_features(self, step: Step, split: str = "test", dtype: Any = jnp.float32) -> TestFeatures:
+    def test_features(self, step: Step, split: str = "test", dtype: Any = jnp.float32) -> TaskFeatures:
         """The step's test (or validation) rows on the device."""
         cache = self.caches[step.dataset]
         a, b = (np.asarray(cache.features(split, modality), dtype) for modality in step.pair)
         captions = cache.captions(split) if "text" in step.pair else range(len(a))
         _, groups = np.unique(np.asarray(captions), return_inverse=True)
         classes = cache.class_features
-        return TestFeatures(
-            *jax.tree.map(jnp.asarray, (a, b, groups.astype(np.int32), cache.labels(split).astype(np.int32))),
+        return TaskFeatures(
+            a=jnp.asarray(a),
+            b=jnp.asarray(b),
+            groups=jnp.asarray(groups, jnp.int32),
+            labels=jnp.asarray(cache.labels(split), jnp.int32),
             class_features=None if classes is None else jnp.asarray(np.asarray(classes, dtype)),
         )
 
 
 def open_stream(
-    steps: Sequence[tuple[str, tuple[str, str], tuple[str, ...]]], cache_dir: str | Path, row_limit: int | None = None
+    steps: Sequence[tuple[str, tuple[str, str], tuple[str, ...]]],
+    cache_dir: str | Path,
+    encoder: str,
+    row_limit: int | None = None,
 ) -> Stream:
     """Opens the caches of a stream and checks that every step can be trained and tested on them.
 
     Args:
       steps: `(dataset, (modality, modality), metrics)` in training order.
-      cache_dir: folder of the encoder's caches, with one folder per dataset.
+      cache_dir: folder of all caches, `<cache_dir>/<encoder>/<dataset>`.
+      encoder: whose features to use.
       row_limit: see `Stream`.
 
     Raises:
       CacheError: if a cache is absent or damaged.
-      StreamError: if a step names what its dataset does not have, or widths of a modality differ between datasets.
+      StreamError: if encoder or dataset have no cache there (naming the nearest that have), a step names what its
+        dataset does not have, or widths of a modality differ between datasets.
     """
-    caches = {dataset: open_cache(Path(cache_dir) / dataset) for dataset in dict.fromkeys(step[0] for step in steps)}
+    if not steps:
+        raise StreamError("config.stream.steps is empty: a stream needs at least one (dataset, pair, metrics).")
+    datasets = dict.fromkeys(step[0] for step in steps)
+    caches = {dataset: _open(Path(cache_dir), encoder, dataset) for dataset in datasets}
     stream = Stream(
-        tuple(
-            _checked_step(number, *step, cache=caches[step[0]])  # type: ignore[misc]
-            for number, step in enumerate(steps, start=1)
-        ),
+        tuple(_checked_step(number, *step, cache=caches[step[0]]) for number, step in enumerate(steps, start=1)),
         caches,
         row_limit,
     )
@@ -185,23 +187,33 @@ def open_stream(
     return stream
 
 
-def _checked_step(
-    number: int, dataset: str, pair: Sequence[str], metrics: Sequence[str], *, cache: FeatureCache
-) -> Step:
+def _open(cache_dir: Path, encoder: str, dataset: str) -> FeatureCache:
+    for folder, kind, name in ((cache_dir, "encoder", encoder), (cache_dir / encoder, "dataset", dataset)):
+        there = [path.name for path in folder.glob("*/")]
+        if name not in there:
+            raise StreamError(
+                f"{folder}/ has no features of the {kind} {name!r}; the nearest there: "
+                f"{', '.join(nearest(name, there)) or 'none'}. To make them, run "
+                f"`{extract_command(cache_dir / encoder / dataset)}`."
+            )
+    return open_cache(cache_dir / encoder / dataset)
+
+
+def _checked_step(number: int, dataset: str, pair: Sequence[str], names: Sequence[str], *, cache: FeatureCache) -> Step:
     where = f"step {number} ({dataset})"
     for modality in pair:
         check_name(cache.modalities, f"modality of {where}", modality)
-    for metric in metrics:
-        check_name(METRICS, f"metric of {where}", metric)
+    for metric in names:
+        check_name(metrics.REGISTRY, f"metric of {where}", metric)
     if len(set(pair)) != 2:
         raise StreamError(f"The pair of {where} must be two different modalities, but it is {tuple(pair)}.")
-    if "accuracy" in metrics and (cache.class_features is None or "text" not in pair):
+    if "accuracy" in names and (cache.class_features is None or "text" not in pair):
         raise StreamError(
             f"The metric 'accuracy' of {where} needs text in the pair and a cache with classes; the pair is "
             f"{tuple(pair)} and the cache has {len(cache.class_names)} classes. Use ('recall',) for this step."
         )
     a, b = sorted(pair, key=MODALITY_ORDER.index)
-    return Step(number, dataset, (a, b), tuple(metrics))
+    return Step(number, dataset, (a, b), tuple(names))
 
 
 def _check_widths(stream: Stream) -> None:

@@ -1,9 +1,9 @@
-"""Training of one step of the stream: one jitted program, for all seeds at once."""
+"""Learning one step of the stream; its training is one jitted program, for all seeds at once."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,31 +11,77 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from cmcl_jax.heads import Heads
-from cmcl_jax.methods.base import Batch, Method
-from cmcl_jax.stream import PairFeatures
+from cmcl_jax.methods.base import Batch, Method, PyTree, active_pair, with_pair
+from cmcl_jax.stream import PairFeatures, Step
+
+OnEpoch = Callable[[Any, Any], None]
 
 
-class Trained(NamedTuple):
-    """What a step's training leaves behind; every leaf has a leading seed axis.
+class Learned(NamedTuple):
+    """What a step leaves behind.
 
     Attributes:
-      pair: the two trained heads.
+      heads: all heads, with a leading seed axis; those outside the step's pair are the ones that went in.
+      memory: what the method carries on, with a leading seed axis if `method.memory_per_seed`.
       losses: `(seeds, epochs)`, mean over the epoch's batches.
     """
 
-    pair: Heads
+    heads: Heads
+    memory: PyTree
     losses: Float[Array, "seeds epochs"]
 
 
-@functools.partial(jax.jit, static_argnames=("method", "on_epoch"))
-def train_step(
+def init_memory(method: Method, heads: Heads, pairs: Sequence[tuple[str, str]]) -> PyTree:
+    """The method's memory before the first step, for heads with a leading seed axis."""
+    memory: PyTree = jax.vmap(lambda heads: method.init(heads, pairs), out_axes=_memory_axis(method))(heads)
+    return memory
+
+
+def learn(
     method: Method,
-    pair: Heads,
-    state: Any,
+    heads: Heads,
+    memory: PyTree,
+    step: Step,
     features: PairFeatures,
     keys: PRNGKeyArray,
-    on_epoch: Callable[[Any, Any], None] | None = None,
-) -> Trained:
+    remembered: PairFeatures | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> Learned:
+    """One step of the stream: prepare, train the step's two heads, remember.
+
+    Args:
+      method: see `Method`.
+      heads: all heads, with a leading seed axis.
+      memory: from `init_memory` or the step before.
+      step: which heads to train.
+      features: the step's rows, shared by all seeds.
+      keys: one per seed; decides the order of the batches.
+      remembered: what the method gets to remember, if that is not `features`.
+      on_epoch: see `train_pair`.
+    """
+    axes = (_memory_axis(method), 0)
+    before = jax.vmap(lambda m, h: method.before_step(m, h, step, features.rows), in_axes=axes)
+    state = before(memory, heads)
+    pair, losses = train_pair(method, active_pair(heads, step), state, features, keys, on_epoch)
+    heads = with_pair(heads, pair, step)
+    seen = features if remembered is None else remembered
+    after = jax.vmap(lambda m, h: method.after_step(m, h, step, seen), in_axes=axes, out_axes=axes[0])
+    return Learned(heads, after(memory, heads), losses)
+
+
+def _memory_axis(method: Method) -> int | None:
+    return 0 if method.memory_per_seed else None
+
+
+@functools.partial(jax.jit, static_argnames=("method", "on_epoch"))
+def train_pair(
+    method: Method,
+    pair: Heads,
+    state: PyTree,
+    features: PairFeatures,
+    keys: PRNGKeyArray,
+    on_epoch: OnEpoch | None = None,
+) -> tuple[Heads, Float[Array, "seeds epochs"]]:
     """Trains a pair of heads on one step's data.
 
     Rows are padded to the longest step of the stream and their number is data, not shape, so that one executable
@@ -49,21 +95,25 @@ def train_step(
       features: the step's rows, shared by all seeds.
       keys: one per seed; decides the order of the batches.
       on_epoch: called on the host with (epoch, loss) once per seed and epoch, without the device waiting for it.
+
+    Returns:
+      The trained pair, and the losses `(seeds, epochs)`, means over the epoch's batches.
     """
     train = functools.partial(_train_one_seed, method, features, on_epoch)
-    return jax.vmap(train)(pair, state, keys)
+    trained: tuple[Heads, Array] = jax.vmap(train)(pair, state, keys)
+    return trained
 
 
 def _train_one_seed(
     method: Method,
     features: PairFeatures,
-    on_epoch: Callable[[Any, Any], None] | None,
+    on_epoch: OnEpoch | None,
     pair: Heads,
-    state: Any,
+    state: PyTree,
     key: PRNGKeyArray,
-) -> Trained:
+) -> tuple[Heads, Float[Array, " epochs"]]:
     size = method.training.batch_size
-    batches = -(-features.count // size)
+    batches = -(-features.rows // size)
 
     def epoch(carry: tuple[Heads, Any], number: Int[Array, ""]) -> tuple[tuple[Heads, Any], Array]:
         order = _shuffled(jax.random.fold_in(key, number), features, size)
@@ -71,7 +121,7 @@ def _train_one_seed(
         def batch(i: Int[Array, ""], carry: tuple[Heads, Any, Array]) -> tuple[Heads, Any, Array]:
             pair, state, total = carry
             rows = jax.lax.dynamic_slice(order, (i * size,), (size,))
-            valid = i * size + jnp.arange(size) < features.count
+            valid = i * size + jnp.arange(size) < features.rows
             loss, gradients = method.gradient(state, pair, Batch(features.a[rows], features.b[rows], valid))
             pair, state = method.update(state, gradients, pair)
             return pair, state, total + loss
@@ -83,11 +133,11 @@ def _train_one_seed(
         return tuple(carry_out), loss
 
     (pair, _), losses = jax.lax.scan(epoch, (pair, state), jnp.arange(method.training.epochs))
-    return Trained(pair, losses)
+    return pair, losses
 
 
 def _shuffled(key: PRNGKeyArray, features: PairFeatures, batch_size: int) -> Int[Array, " n"]:
     """Row numbers in random order, padding last, their number rounded up to whole batches."""
     order = jax.random.permutation(key, features.a.shape[0])
-    order = order[jnp.argsort(order >= features.count, stable=True)]
+    order = order[jnp.argsort(order >= features.rows, stable=True)]
     return jnp.pad(order, (0, -order.shape[0] % batch_size))

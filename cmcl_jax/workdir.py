@@ -32,16 +32,14 @@ class Workdir:
         """Folder of the checkpoints."""
         return self.path / "checkpoints"
 
-    def claim(self, config: ConfigDict) -> None:
-        """Makes the folder this config's, by `config.json`.
+    def check_same(self, config: ConfigDict) -> None:
+        """Checks that the folder is free or holds a run of this config.
 
         Raises:
           ConfigError: if it holds a run of another config; says which fields differ.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
         file = self.path / "config.json"
         if not file.exists():
-            write_atomically(file, to_json(config).encode())
             return
         old, new = json.loads(file.read_text()), json.loads(to_json(config))
         changed = [line for line in differences(old, new) if not line.startswith(PLACES)]
@@ -50,6 +48,11 @@ class Workdir:
                 f"--workdir={self.path} holds a run of another config ({'; '.join(changed)}). Choose another workdir, "
                 "or delete this one to run again."
             )
+
+    def claim(self, config: ConfigDict) -> None:
+        """Makes the folder this config's, by `config.json`."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.path / "config.json", to_json(config).encode())
 
     def summary(self) -> dict[str, Any] | None:
         """The content of `summary.json`, or None if the run is not finished."""

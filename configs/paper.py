@@ -1,4 +1,4 @@
-"""The paper's 11 steps with its hyperparameters, on caches that `extract_features.py` made: `configs/paper.py:imagebind`.
+"""The paper's 11 steps with its hyperparameters: `--config=configs/paper.py:imagebind`.
 
 The variants are imagebind, languagebind and unibind. Settings follow arXiv 2503.14963 and its public reference.
 """

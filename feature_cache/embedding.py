@@ -1,6 +1,7 @@
 """A list of items through an encoder: decode, embed in batches, and list what cannot be decoded."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -8,12 +9,14 @@ from jaxtyping import Float
 
 from feature_cache.datasets.base import Item
 from feature_cache.encoders.base import Encoder
-from feature_cache.errors import CacheError
+from feature_cache.errors import CacheError, MediaError, UserError
 from feature_cache.writer import Failure
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
 Decoded: TypeAlias = dict[str, Array]
 """Per modality what the encoder's ``embed`` takes."""
+NOT_THE_MEDIUM = (ImportError, MemoryError, UserError)
+"""Errors that no other medium would be spared: a package, memory or weights are missing."""
 
 
 def embed_items(
@@ -41,8 +44,8 @@ def embed_items(
         kept += [item for item, _ in good]
         for modality in modalities if good else ():
             arrays = [decoded[modality] for _, decoded in good]
-            run = _embed_distinct(encoder, arrays, texts) if modality == "text" else _embed(encoder, modality, arrays)
-            parts[modality].append(run)
+            embed = partial(_embed, encoder, modality, good[0][0].id)
+            parts[modality].append(_embed_distinct(embed, arrays, texts) if modality == "text" else embed(arrays))
         advance(len(batch))
     return kept, {modality: np.concatenate(part) for modality, part in parts.items()}, failures
 
@@ -50,7 +53,8 @@ def embed_items(
 def embed_texts(encoder: Encoder, texts: Sequence[str], batch_size: int) -> Float[np.ndarray, "n dim"]:
     """Embeds texts with the encoder's text modality."""
     arrays = [encoder.preprocess("text", text) for text in texts]
-    return np.concatenate([_embed(encoder, "text", arrays[i : i + batch_size]) for i in range(0, len(arrays), batch_size)])
+    starts = range(0, len(arrays), batch_size)
+    return np.concatenate([_embed(encoder, "text", texts[i], arrays[i : i + batch_size]) for i in starts])
 
 
 def decode(encoder: Encoder, split: str, item: Item, modalities: Sequence[str]) -> Decoded | Failure:
@@ -59,28 +63,30 @@ def decode(encoder: Encoder, split: str, item: Item, modalities: Sequence[str]) 
     for modality in modalities:
         try:
             decoded[modality] = encoder.preprocess(modality, item.open(modality))
-        except (ImportError, MemoryError):
-            raise  # not the medium's fault
         except Exception as error:  # decoders raise whatever they like
+            if isinstance(error, NOT_THE_MEDIUM) and not isinstance(error, MediaError):
+                raise
             return Failure(split, item.id, modality, " ".join(f"{type(error).__name__}: {error}".split()))
     return decoded
 
 
-def _embed(encoder: Encoder, modality: str, batch: Sequence[Array]) -> Float[np.ndarray, "n dim"]:
+def _embed(encoder: Encoder, modality: str, first: str, batch: Sequence[Array]) -> Float[np.ndarray, "n dim"]:
     features = np.asarray(encoder.embed(modality, batch))
     expected = (len(batch), encoder.modalities[modality].dim)
     if features.shape != expected:
         raise CacheError(
-            f"The encoder {encoder.name} should embed {len(batch)} media of the modality {modality} as an array "
-            f"{list(expected)}, but returned {list(features.shape)}."
+            f"The encoder {encoder.name} should embed {len(batch)} media of the modality {modality}, from {first!r} "
+            f"on, as an array {list(expected)}, but returned {list(features.shape)}."
         )
     return features
 
 
-def _embed_distinct(encoder: Encoder, batch: Sequence[Array], known: dict[Any, Array]) -> Float[np.ndarray, "n dim"]:
-    """As ``_embed`` for texts; those in ``known`` are looked up, the others join it."""
+def _embed_distinct(
+    embed: Callable[[Sequence[Array]], Array], batch: Sequence[Array], known: dict[Any, Array]
+) -> Float[np.ndarray, "n dim"]:
+    """``embed(batch)``, but rows that are in ``known`` are taken from there, and the others join it."""
     keys = [(array.dtype.str, array.shape, array.tobytes()) for array in batch]
     new = {key: array for key, array in zip(keys, batch, strict=True) if key not in known}
     if new:
-        known.update(zip(new, _embed(encoder, "text", list(new.values())), strict=True))
+        known.update(zip(new, embed(list(new.values())), strict=True))
     return np.stack([known[key] for key in keys])

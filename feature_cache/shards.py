@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import safetensors.numpy
 from jaxtyping import Float
 
-from feature_cache.errors import damaged
+from feature_cache.errors import DamagedCacheError
 
 SCHEMA = pa.schema(
     [pa.field("id", pa.string(), False), pa.field("label", pa.int32(), False), pa.field("caption", pa.string(), False)]
@@ -61,7 +61,7 @@ def read_table(path: Path) -> tuple[Rows, dict[str, Any]]:
         metadata = {k.decode(): json.loads(v) for k, v in (table.schema.metadata or {}).items()}
         columns = {name: table[name].to_pylist() for name in SCHEMA.names}
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        raise damaged(path, f"it should be a Parquet table, but {_reason(error)}", overwrite=True) from None
+        raise DamagedCacheError(path, f"it should be a Parquet table, but {_reason(error)}", overwrite=True) from None
     return Rows(columns["id"], columns["caption"], columns["label"]), metadata
 
 
@@ -71,11 +71,13 @@ def check_table(path: Path, rows: int) -> None:
         with pq.ParquetFile(path) as file:
             found, schema = file.metadata.num_rows, file.schema_arrow
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise damaged(path, f"it should be a Parquet table, but {_reason(error)}", overwrite=True) from None
+        raise DamagedCacheError(path, f"it should be a Parquet table, but {_reason(error)}", overwrite=True) from None
     if found != rows:
-        raise damaged(path, f"it should have {rows} rows, but has {found}", overwrite=True)
+        raise DamagedCacheError(path, f"it should have {rows} rows, but has {found}", overwrite=True)
     if not schema.equals(SCHEMA, check_metadata=False):
-        raise damaged(path, f"its columns should be {_columns(SCHEMA)}, but are {_columns(schema)}", overwrite=True)
+        raise DamagedCacheError(
+            path, f"its columns should be {_columns(SCHEMA)}, but are {_columns(schema)}", overwrite=True
+        )
 
 
 def tensors_bytes(tensors: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
@@ -90,14 +92,18 @@ def check_tensors(path: Path, shapes: Mapping[str, tuple[int | None, ...]], dtyp
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (the file is no dict)
             found = {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
     except (OSError, ValueError, safetensors.SafetensorError) as error:
-        raise damaged(path, f"it should be a safetensors file, but {_reason(error)}", overwrite=True) from None
+        raise DamagedCacheError(
+            path, f"it should be a safetensors file, but {_reason(error)}", overwrite=True
+        ) from None
     if set(found) != set(shapes):
-        raise damaged(path, f"its arrays should be {_names(shapes)}, but are {_names(found)}", overwrite=True)
+        raise DamagedCacheError(path, f"its arrays should be {_names(shapes)}, but are {_names(found)}", overwrite=True)
     for name, expected in shapes.items():
         shape, code = found[name]
         if not _fits(shape, expected) or code != DTYPE_CODES[dtype]:
             wanted = f"{_shape(expected)} of {DTYPE_CODES[dtype]}"
-            raise damaged(path, f"array {name!r} should be {wanted}, but is {_shape(shape)} of {code}", overwrite=True)
+            raise DamagedCacheError(
+                path, f"array {name!r} should be {wanted}, but is {_shape(shape)} of {code}", overwrite=True
+            )
 
 
 def map_tensors(path: Path) -> Tensors:
@@ -119,7 +125,9 @@ def map_tensors(path: Path) -> Tensors:
             for name, e in header.items()
         }
     except (OSError, ValueError, KeyError) as error:
-        raise damaged(path, f"it should be a safetensors file, but {_reason(error)}", overwrite=True) from None
+        raise DamagedCacheError(
+            path, f"it should be a safetensors file, but {_reason(error)}", overwrite=True
+        ) from None
 
 
 def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from feature_cache.manifest import (
     Manifest,
     Shard,
     Split,
+    record_of,
     shard_stem,
 )
 from feature_cache.shards import Rows
@@ -72,7 +74,7 @@ class CacheWriter:
         (folder / FILE_NAME).unlink(missing_ok=True)
 
     def reuse_shard(self, split: str, index: int, rows: Rows) -> bool:
-        """Whether the shard is already there, whole, made of these rows by this encoder; then it becomes part of the cache.
+        """Makes a shard part of the cache if it is there, whole, and made of these rows by this encoder; says whether.
 
         ``rows``: all rows of the shard, those included that could not be decoded.
         """
@@ -84,12 +86,13 @@ class CacheWriter:
             found, metadata = shards.read_table(table_path)
         except CacheError:
             return False
-        features = FileRecord.of(features_path.read_bytes())
+        features = record_of(features_path.read_bytes())
         failures = [Failure(**fields) for fields in metadata.get("failures", [])]
-        expected = _without(rows, {failure.id for failure in failures})
-        if found != expected or metadata != self._metadata(features, failures):
+        failed = {failure.id for failure in failures}
+        same_rows = found == _without(rows, failed) and failed <= set(rows.ids)
+        if not same_rows or metadata != self._metadata(features, failures):
             return False
-        self._add(split, index, Shard(stem, len(found), features, FileRecord.of(table_path.read_bytes())), failures)
+        self._add(split, index, Shard(stem, len(found), features, record_of(table_path.read_bytes())), failures)
         return True
 
     def write_shard(
@@ -109,15 +112,15 @@ class CacheWriter:
             features: per modality of the manifest an array, rows aligned with ``rows``; stored in the manifest's dtype.
             failures: items of the shard that have no row, for the cache's list of them.
 
-        Raises ``CacheError``, which names item and modality, for features that are not finite or not of the right shape.
+        Raises ``CacheError``, naming item and modality, for features that are not finite or not of the right shape.
         """
         stem = shard_stem(split, index)
         self._check_rows(stem, rows)
         tensors = {m: self._checked(stem, rows, m, features) for m in self.manifest.modalities}
         feature_bytes = shards.tensors_bytes(tensors)
-        record = FileRecord.of(feature_bytes)
+        record = record_of(feature_bytes)
         table = shards.table_bytes(rows, self._metadata(record, failures))
-        shard = Shard(stem, len(rows), record, FileRecord.of(table))
+        shard = Shard(stem, len(rows), record, record_of(table))
         (self.folder / shard.table_file).unlink(missing_ok=True)  # never a table of other features, even for a moment
         write_atomically(self.folder / shard.features_file, feature_bytes)
         write_atomically(self.folder / shard.table_file, table)
@@ -129,7 +132,7 @@ class CacheWriter:
         dim = self.manifest.modalities["text"].dim if "text" in self.manifest.modalities else None
         data = shards.tensors_bytes({"text": _finite(CLASS_FILE, "text", names, features, dim, self.manifest.dtype)})
         write_atomically(self.folder / CLASS_FILE, data)
-        self._class_file = FileRecord.of(data)
+        self._class_file = record_of(data)
 
     def forget_failures(self) -> None:
         """Makes every shard that misses an item an unfinished one, so that the next writer tries the item again."""
@@ -140,7 +143,7 @@ class CacheWriter:
                     path.unlink()
 
     def finish(self) -> Manifest:
-        """Writes the list of failures, removes shards of an earlier division, and writes the manifest: the cache is whole.
+        """Removes shards of an earlier division and writes the manifest, which makes the cache a whole one.
 
         Raises ``CacheError`` if a shard or the class texts have not been written.
         """
@@ -157,13 +160,13 @@ class CacheWriter:
         return manifest
 
     def write_failures(self) -> FileRecord | None:
-        """Writes ``failures.jsonl``, one JSON object with split, id, modality and reason a line; None without failures."""
+        """Writes ``failures.jsonl``, a line of JSON with split, id, modality and reason each; None without failures."""
         if not self.failures:
             return None
         lines = [json.dumps(dataclasses.asdict(failure), ensure_ascii=False) + "\n" for failure in self.failures]
         data = "".join(lines).encode()
         write_atomically(self.folder / FAILURES_FILE, data)
-        return FileRecord.of(data)
+        return record_of(data)
 
     def _add(self, split: str, index: int, shard: Shard, failures: Sequence[Failure]) -> None:
         self._shards[split][index] = shard
@@ -189,6 +192,9 @@ class CacheWriter:
         }
 
     def _check_rows(self, stem: str, rows: Rows) -> None:
+        repeated = [item for item, count in Counter(rows.ids).items() if count > 1]
+        if repeated:
+            raise CacheError(f"{stem}: ids should be unique, but {repeated[0]!r} is there more than once.")
         classes = len(self.manifest.classes)
         for item, label in zip(rows.ids, rows.labels, strict=True):
             if not -1 <= label < classes:

@@ -8,7 +8,11 @@ from feature_cache import CacheWriter, ClassLabel, Manifest, MediaSource, Modali
 from feature_cache.manifest import MODALITY_ORDER
 
 WIDTHS = {"vision": 12, "text": 12, "audio": 12, "depth": 12}
-DATASETS = {"birds": (("vision", "text"), 40), "notes": (("text", "audio"), 56), "rooms": (("vision", "text", "depth"), 24)}
+DATASETS = {
+    "birds": (("vision", "text"), 40),
+    "notes": (("text", "audio"), 56),
+    "rooms": (("vision", "text", "depth"), 24),
+}
 STEPS = (
     ("birds", ("text", "vision"), ("accuracy", "recall")),
     ("notes", ("text", "audio"), ("accuracy", "recall")),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-import jax
 from jaxtyping import Array, Bool, Float, Int
 
 from cmcl_jax.heads import Heads
@@ -65,7 +65,7 @@ class Training:
             )
         return training
 
-    def total_updates(self, rows: int | Int[Array, ""]) -> Any:
+    def total_updates(self, rows: Int[Array, ""]) -> Int[Array, ""]:
         """Updates in a step of so many rows."""
         return self.epochs * -(-rows // self.batch_size)
 
@@ -87,12 +87,12 @@ class Method(Protocol):
     training: Training
     memory_per_seed: bool
 
-    def init(self, heads: Heads, stream: Stream) -> PyTree:
-        """The memory before the first step."""
+    def init(self, heads: Heads, pairs: Sequence[tuple[str, str]]) -> PyTree:
+        """The memory before the first step of a stream with these modality pairs."""
         ...
 
-    def before_step(self, memory: PyTree, heads: Heads, step: Step, rows: int) -> PyTree:
-        """The state with which the training of a step starts, such as a fresh optimizer's."""
+    def before_step(self, memory: PyTree, heads: Heads, step: Step, rows: Int[Array, ""]) -> PyTree:
+        """The state with which the training of a step of so many rows starts, such as a fresh optimizer's."""
         ...
 
     def gradient(self, state: PyTree, pair: Heads, batch: Batch) -> tuple[Float[Array, ""], Heads]:
@@ -120,13 +120,3 @@ def active_pair(heads: Heads, step: Step) -> Heads:
 def with_pair(heads: Heads, pair: Heads, step: Step) -> Heads:
     """All heads, with the step's two replaced; the others are the same arrays."""
     return {**heads, step.pair[0]: pair["a"], step.pair[1]: pair["b"]}
-
-
-def memory_axis(method: Method) -> int | None:
-    """The seed axis of a method's memory for `jax.vmap`."""
-    return 0 if method.memory_per_seed else None
-
-
-def over_seeds(function: Any, method: Method, **kwargs: Any) -> Any:
-    """`jax.vmap` of `function(memory, heads)` over the seeds."""
-    return jax.vmap(function, in_axes=(memory_axis(method), 0), **kwargs)

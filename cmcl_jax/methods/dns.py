@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import optax
+from jaxtyping import Array, Int
 
 from cmcl_jax.heads import Heads
 from cmcl_jax.memory import FeatureMemory, empty_memory, projectors_from, update_memory
@@ -14,7 +16,7 @@ from cmcl_jax.methods.base import PyTree, Training
 from cmcl_jax.methods.vanilla import Vanilla
 from cmcl_jax.null_space import THRESHOLD_RULES, NullSpaceProjector, replace_projectors
 from cmcl_jax.optimizers import PROJECTED, linear_decay
-from cmcl_jax.stream import PairFeatures, Step, Stream
+from cmcl_jax.stream import PairFeatures, Step
 from feature_cache.errors import UserError
 from feature_cache.registry import check_name, resolve
 
@@ -51,7 +53,7 @@ class ProjectedVanilla(Vanilla, abc.ABC):
         adamw = self._adamw(project=self.project, protect_biases=self.protect_biases)
         return optax.chain(adamw, linear_decay())
 
-    def before_step(self, memory: PyTree, heads: Heads, step: Step, rows: int) -> PyTree:
+    def before_step(self, memory: PyTree, heads: Heads, step: Step, rows: Int[Array, ""]) -> PyTree:
         sides = zip(("a", "b"), step.pair, strict=True)
         projectors = {side: self.projectors(memory, heads, modality) for side, modality in sides}
         return replace_projectors(super().before_step(memory, heads, step, rows), projectors)
@@ -74,20 +76,21 @@ class DualNullSpace(ProjectedVanilla):
 
     one_sided: bool = False
 
-    def init(self, heads: Heads, stream: Stream) -> PyTree:
-        empty = {m: empty_memory(*heads[m]["kernel"].shape[-2:-1], heads[m]["kernel"].dtype) for m in heads}
-        return {"-".join(pair): {modality: empty[modality] for modality in pair} for pair in stream.pairs}
+    def init(self, heads: Heads, pairs: Sequence[tuple[str, str]]) -> PyTree:
+        empty = {m: empty_memory(head["kernel"].shape[0], head["kernel"].dtype) for m, head in heads.items()}
+        return {"-".join(pair): {modality: empty[modality] for modality in pair} for pair in pairs}
 
     def projectors(self, memory: PyTree, heads: Heads, modality: str) -> NullSpaceProjector:
         met: list[dict[str, FeatureMemory]] = [pair for pair in memory.values() if modality in pair]
         partners = [(pair[other], heads[other]) for pair in met for other in pair if other != modality]
-        return projectors_from(
+        found: NullSpaceProjector = projectors_from(
             [pair[modality] for pair in met],
             partners,
             (self.input_threshold, self.output_threshold),
             rule=self.rule,
             one_sided=self.one_sided,
         )
+        return found
 
     def after_step(self, memory: PyTree, heads: Heads, step: Step, features: PairFeatures) -> PyTree:
         del heads
@@ -107,7 +110,7 @@ def from_config(config: Any, training: Training) -> ProjectedVanilla:
     unknown = set(given) - set(build.__dataclass_fields__)
     if unknown:
         raise UserError(
-            f"config.dns.{sorted(unknown)[0]} has no meaning in config.dns.mode = {config.dns.mode!r}; leave it at None."
+            f"config.dns.{min(unknown)} has no meaning with config.dns.mode = {config.dns.mode!r}; leave it at None."
         )
     method: ProjectedVanilla = build(training, **{**DEFAULTS[config.dns.mode], **given})
     return method

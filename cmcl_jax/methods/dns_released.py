@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -35,12 +36,12 @@ class ReleasedDualNullSpace(ProjectedVanilla):
     protect_biases: ClassVar[bool] = False
     memory_per_seed: ClassVar[bool] = True
 
-    def init(self, heads: Heads, stream: Stream) -> PyTree:
-        del stream
-        zeros = lambda width: jnp.zeros((width, width), next(iter(heads.values()))["bias"].dtype)  # noqa: E731
+    def init(self, heads: Heads, pairs: Sequence[tuple[str, str]]) -> PyTree:
+        del pairs
+        kernels = {modality: head["kernel"] for modality, head in heads.items()}
         return {
-            "inputs": {modality: zeros(head["kernel"].shape[0]) for modality, head in heads.items()},
-            "partner_outputs": {modality: zeros(head["kernel"].shape[1]) for modality, head in heads.items()},
+            "inputs": {modality: jnp.zeros_like(kernel @ kernel.T) for modality, kernel in kernels.items()},
+            "partner_outputs": {modality: jnp.zeros_like(kernel.T @ kernel) for modality, kernel in kernels.items()},
             "count": jnp.zeros(()),
         }
 
@@ -55,14 +56,13 @@ class ReleasedDualNullSpace(ProjectedVanilla):
         a, b = step.pair
         outputs_a = jnp.matmul(features.a, heads[a]["kernel"], precision=HIGHEST)
         outputs_b = jnp.matmul(features.b, heads[b]["kernel"], precision=HIGHEST)
-        count = memory["count"]
-        blend = lambda old, rows: _blend(old, count, rows, features.valid)  # noqa: E731
-        inputs, partners = memory["inputs"], memory["partner_outputs"]
-        return {
-            "inputs": {**inputs, a: blend(inputs[a], features.a), b: blend(inputs[b], features.b)},
-            "partner_outputs": {**partners, a: blend(partners[a], outputs_b), b: blend(partners[b], outputs_a)},
-            "count": count + features.count,
+        met = {"inputs": {a: features.a, b: features.b}, "partner_outputs": {a: outputs_b, b: outputs_a}}
+        blended = {
+            kind: {m: _blend(memory[kind][m], memory["count"], rows, features.valid) for m, rows in of_pair.items()}
+            for kind, of_pair in met.items()
         }
+        moments = {kind: {**memory[kind], **of_pair} for kind, of_pair in blended.items()}
+        return {**moments, "count": memory["count"] + features.rows}
 
     def remembered_modalities(self, step: Step, stream: Stream) -> tuple[str, str]:
         if not self.released_columns:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax
 import optax
+from jaxtyping import Array, Int
 
 from cmcl_jax.heads import Heads, apply_head
 from cmcl_jax.losses import info_nce
@@ -34,11 +36,11 @@ class Vanilla:
             **({"project": None} | projection),
         )
 
-    def init(self, heads: Heads, stream: Stream) -> PyTree:
-        del heads, stream
+    def init(self, heads: Heads, pairs: Sequence[tuple[str, str]]) -> PyTree:
+        del heads, pairs
         return {}
 
-    def before_step(self, memory: PyTree, heads: Heads, step: Step, rows: int) -> PyTree:
+    def before_step(self, memory: PyTree, heads: Heads, step: Step, rows: Int[Array, ""]) -> PyTree:
         del memory
         return start_decay(self.optimizer().init(active_pair(heads, step)), self.training.total_updates(rows))
 

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from feature_cache.archives import archive_named, unpacked
 from feature_cache.datasets.base import ClassLabel, Item, MediaSource
 from feature_cache.datasets.pictures import on_white
-from feature_cache.datasets.splits import caption_key, members, partition, split_of
+from feature_cache.datasets.splits import caption_key, members, partition
 from feature_cache.errors import MediaError
-from feature_cache.media import archive_named, unpacked
 
 GROUPS = {
     "Smileys & Emotion": "smileys and emotion",
@@ -23,11 +23,11 @@ GROUPS = {
 }
 """Unicode's groups and what people would call them; without "Flags": two hundred countries are not a visual concept."""
 
-VARIANTS = frozenset(
+VARIANTS = (
     "face facing person people man men woman women adult child boy girl older old mr mrs mx santa merman mermaid "
-    "left right up down upper lower front back backhand tilted red orange yellow green blue purple brown black white "
-    "pink grey light dark small large medium high low big closed open one two three four five six seven eight nine ten "
-    "eleven twelve thirty".split()
+    "merperson left right up down upper lower front back backhand tilted red orange yellow green blue purple brown "
+    "black white pink grey light dark small large medium high low big closed open one two three four five six seven "
+    "eight nine ten eleven twelve"
 )
 """Words that tell members of one family apart: "woman cook" and "man cook", "red heart" and "blue heart"."""
 
@@ -53,7 +53,7 @@ class Emoji:
     def __init__(self, data_root: Path) -> None:
         pictures = unpacked(data_root, "fluent-emoji-3d") / "package" / "assets"
         names = unpacked(data_root, "unicode-emoji-json") / "package" / "data-by-emoji.json"
-        self._splits = partition(_items(names, pictures), lambda item: split_of(caption_key(item.caption, VARIANTS)))
+        self._splits = partition(_items(names, pictures), lambda item: caption_key(item.caption, VARIANTS))
 
     def items(self, split: str) -> Sequence[Item]:
         return members(self._splits, split)

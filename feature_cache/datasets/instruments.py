@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from feature_cache.archives import archive_named, unpacked
 from feature_cache.datasets.base import ClassLabel, Item, MediaSource, Waveform
 from feature_cache.datasets.gm_names import INSTRUMENTS, OCTAVE
 from feature_cache.datasets.splits import members
 from feature_cache.errors import MediaError
-from feature_cache.media import archive_named, unpacked
 
 PITCHES = {"train": (48, 53, 57, 62, 67), "validation": (59,), "test": (54, 64)}
 """MIDI keys around middle C (60) before the instrument's own octave; all of different pitch class."""

@@ -32,12 +32,15 @@ def read_obj(data: bytes) -> tuple[Vertices, Triangles]:
     triangles = corners[_fans(counts)] - 1
     if not len(triangles):
         raise ValueError(f"an OBJ file of {len(data)} bytes has no faces")
-    if triangles.min() < 0 or triangles.max() >= len(vertices):
-        raise ValueError(f"an OBJ file with {len(vertices)} vertices has a face of vertex {triangles.max() + 1}")
+    absent = triangles[(triangles < 0) | (triangles >= len(vertices))]
+    if len(absent):
+        raise ValueError(f"an OBJ file with {len(vertices)} vertices has a face of vertex {absent[0] + 1}")
     return vertices, triangles
 
 
-def _absolute(corners: Int64[np.ndarray, " c"], counts: Int64[np.ndarray, " f"], data: bytes) -> Int64[np.ndarray, " c"]:
+def _absolute(
+    corners: Int64[np.ndarray, " c"], counts: Int64[np.ndarray, " f"], data: bytes
+) -> Int64[np.ndarray, " c"]:
     """Negative indices count back from the last vertex that was defined before their face."""
     vertices = np.array([match.start() for match in _VERTEX.finditer(data)])
     faces = np.array([match.start() for match in _FACE.finditer(data)])

@@ -7,7 +7,7 @@ from jaxtyping import Float32, Float64, Int64
 
 from feature_cache.datasets.meshes import Triangles, Vertices
 
-AZIMUTH, ELEVATION = np.radians(25.0), np.radians(15.0)
+AZIMUTH, ELEVATION = np.radians(25.0), np.radians(20.0)
 """From the front right and from above, as furniture catalogues are photographed."""
 DISTANCE = 4.0
 """Of the camera from the object's centre, in radii of its bounding sphere."""
@@ -47,10 +47,8 @@ class Camera:
 def catalogue_view(vertices: Vertices, side: int) -> Camera:
     """A camera in front of an object (y is up, z is front), turned and zoomed so that it fills ``side``² pixels."""
     low, high = vertices.min(axis=0), vertices.max(axis=0)
-    radius = max(float(np.linalg.norm(high - low)) / 2, np.finfo(np.float32).tiny)
-    backward = np.array(
-        [np.sin(AZIMUTH) * np.cos(ELEVATION), np.sin(ELEVATION), np.cos(AZIMUTH) * np.cos(ELEVATION)]
-    )
+    radius = max(float(np.linalg.norm(high - low)) / 2, 1e-30)
+    backward = np.array([np.sin(AZIMUTH) * np.cos(ELEVATION), np.sin(ELEVATION), np.cos(AZIMUTH) * np.cos(ELEVATION)])
     right = np.array([np.cos(AZIMUTH), 0.0, -np.sin(AZIMUTH)])
     axes = np.stack([right, np.cross(backward, right), backward])
     position = (low + high) / 2 + DISTANCE * radius * backward
@@ -98,17 +96,18 @@ def _draw(
     width: int,
     height: int,
 ) -> None:
-    """Raises ``nearness`` (inverse depth) to that of triangles whose boxes start at ``first`` and are that wide and high."""
+    """Raises ``nearness`` (inverse depth) to that of triangles whose boxes, so wide and high, start at ``first``."""
     column = first[:, 0, None] + np.arange(width)
     row = first[:, 1, None] + np.arange(height)
     x, y = (column + 0.5)[:, None, :], (row + 0.5)[:, :, None]
-    (ax, ay, az), (bx, by, bz), (cx, cy, cz) = (corners[:, k].T[:, :, None, None] for k in range(3))
-    with np.errstate(divide="ignore", invalid="ignore"):
+    (ax, ay), (bx, by), (cx, cy) = (corners[:, k, :2].T[:, :, None, None] for k in range(3))
+    with np.errstate(divide="ignore", invalid="ignore"):  # a triangle seen edge-on gets NaN and covers nothing
         scale = 1 / ((bx - ax) * (cy - ay) - (by - ay) * (cx - ax))
-        b = ((x - ax) * (cy - ay) - (y - ay) * (cx - ax)) * scale
-        c = ((bx - ax) * (y - ay) - (by - ay) * (x - ax)) * scale
-        value = 1 / az + b * (1 / bz - 1 / az) + c * (1 / cz - 1 / az)
-        inside = (b >= -_EPSILON) & (c >= -_EPSILON) & (b + c <= 1 + _EPSILON) & np.isfinite(value)
+        b = (x - ax) * ((cy - ay) * scale) - (y - ay) * ((cx - ax) * scale)
+        c = (y - ay) * ((bx - ax) * scale) - (x - ax) * ((by - ay) * scale)
+        inside = (b >= -_EPSILON) & (c >= -_EPSILON) & (b + c <= 1 + _EPSILON)
     inside &= (column < nearness.shape[1])[:, None, :] & (row < nearness.shape[0])[:, :, None]
     triangle, i, j = np.nonzero(inside)
-    np.maximum.at(nearness, (row[triangle, i], column[triangle, j]), value[inside])
+    inverse = 1 / corners[triangle, :, 2]
+    value = inverse[:, 0] + b[inside] * (inverse[:, 1] - inverse[:, 0]) + c[inside] * (inverse[:, 2] - inverse[:, 0])
+    np.maximum.at(nearness, (row[triangle, i], column[triangle, j]), value)

@@ -27,7 +27,10 @@ class Player:
 
     def __init__(self, path: Path) -> None:
         self._synth = tinysoundfont.Synth(samplerate=RATE * OVERSAMPLING)
-        self._id = self._synth.sfload(str(path))
+        try:
+            self._id = self._synth.sfload(str(path))
+        except RuntimeError as error:
+            raise MediaError(f"{path} is no SoundFont or is damaged ({error}): run `make pocket-media`.") from error
         self._lock = threading.Lock()
 
     def play(self, program: int, pitch: int, velocity: int) -> Float32[np.ndarray, " t"]:
@@ -40,11 +43,13 @@ class Player:
             released = self._generate(RELEASED)
             self._synth.sounds_off(0)
             self._generate(0.1)  # voices that were cut off fade out here and not in the next note
-        return resample_poly(np.concatenate([held, released]), 1, OVERSAMPLING).astype(np.float32)
+        clip = resample_poly(np.concatenate([held, released]), 1, OVERSAMPLING)
+        return np.asarray(clip, np.float32)
 
     def _generate(self, seconds: float) -> Float32[np.ndarray, " t"]:
         buffer = self._synth.generate(round(seconds * RATE * OVERSAMPLING))
-        return np.frombuffer(bytes(buffer), np.float32).reshape(-1, 2).mean(axis=1)
+        stereo = np.frombuffer(bytes(buffer), np.float32).reshape(-1, 2)
+        return np.asarray(stereo.mean(axis=1), np.float32)
 
 
 @cache
@@ -54,7 +59,7 @@ def player(path: Path) -> Player:
 
 
 def note(path: Path, program: int, pitch: int, velocity: int) -> Waveform:
-    """One note, peak normalised; raises ``MediaError`` if the SoundFont has no such instrument or it is silent there."""
+    """One note, peak normalised; raises ``MediaError`` if the SoundFont has no such program or is silent there."""
     where = f"program {program}, pitch {pitch}, velocity {velocity}"
     try:
         samples = player(path).play(program, pitch, velocity)

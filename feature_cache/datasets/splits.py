@@ -3,50 +3,61 @@
 import hashlib
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from feature_cache.datasets.base import SPLITS, Item
 from feature_cache.registry import check_name
 
-TRAIN, VALIDATION = 0.7, 0.1
-"""Expected fractions; the rest is the test split."""
+FRACTIONS = {"train": 0.7, "validation": 0.1, "test": 0.2}
 
 
-def split_of(key: str) -> str:
-    """The split of a key: its SHA-256, read as a fraction, falls below 0.7, below 0.8, or above.
-
-    >>> split_of("teapot"), split_of("teapot")
-    ('train', 'train')
-    """
-    fraction = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64
-    if fraction < TRAIN:
-        return "train"
-    return "validation" if fraction < TRAIN + VALIDATION else "test"
-
-
-def caption_key(caption: str, variants: frozenset[str] = frozenset()) -> str:
+def caption_key(caption: str, variants: str = "") -> str:
     """A caption without what tells variants of one thing apart: case, numbers, single letters, plural s, given words.
 
     >>> caption_key("Chair 2") == caption_key("chairs")
     True
-    >>> caption_key("woman health worker", frozenset({"woman"}))
+    >>> caption_key("woman health worker", "woman")
     'health worker'
     """
     plain = unicodedata.normalize("NFKD", caption).casefold()
     plain = "".join(letter for letter in plain if not unicodedata.combining(letter))
-    words = [word for word in re.findall(r"\w+", plain) if word.isalpha() and len(word) > 1 and word not in variants]
+    ignored = set(variants.split())
+    words = [word for word in re.findall(r"\w+", plain) if word.isalpha() and len(word) > 1 and word not in ignored]
     return " ".join(word.removesuffix("s") if len(word) > 3 else word for word in words)
 
 
-def partition(items: Iterable[Item], split: Callable[[Item], str]) -> dict[str, tuple[Item, ...]]:
-    """The items of every split, sorted by id."""
-    splits: dict[str, list[Item]] = {name: [] for name in SPLITS}
+def partition(items: Iterable[Item], key: Callable[[Item], str]) -> dict[str, tuple[Item, ...]]:
+    """The items of every split, sorted by id; items with the same key share a split, every class is divided alike.
+
+    A class's keys are lined up by their SHA-256; its first 70 % of items are for training, the next 10 % for
+    validation, the last 20 % for testing, and a key goes where the middle one of its items falls. A key that several
+    classes use belongs to the class of its first item.
+    """
+    groups: dict[str, list[Item]] = defaultdict(list)
     for item in sorted(items, key=lambda item: item.id):
-        splits[split(item)].append(item)
-    return {name: tuple(members) for name, members in splits.items()}
+        groups[key(item)].append(item)
+    strata: dict[int, list[list[Item]]] = defaultdict(list)
+    for _, group in sorted(groups.items(), key=lambda entry: hashlib.sha256(entry[0].encode()).digest()):
+        strata[group[0].label].append(group)
+    splits: dict[str, list[Item]] = {split: [] for split in SPLITS}
+    for stratum in strata.values():
+        total, before = sum(map(len, stratum)), 0
+        for group in stratum:
+            splits[_split_at((before + len(group) / 2) / total)] += group
+            before += len(group)
+    return {split: tuple(sorted(members, key=lambda item: item.id)) for split, members in splits.items()}
 
 
-def members(splits: dict[str, tuple[Item, ...]], split: str) -> Sequence[Item]:
+def _split_at(fraction: float) -> str:
+    for split, width in FRACTIONS.items():
+        if fraction < width:
+            return split
+        fraction -= width
+    return "test"
+
+
+def members(splits: Mapping[str, Sequence[Item]], split: str) -> Sequence[Item]:
     """The items of one split; a name that is no split gets an error with the ones that are."""
     check_name(SPLITS, "split", split)
     return splits[split]

@@ -48,7 +48,7 @@ class Encoder(Protocol):
 
 
 def choose_device(device: str) -> str:
-    """"auto" -> "cuda" where torch sees a GPU, else "cpu"; anything else stays as it is. Imports torch for "auto"."""
+    """What torch calls the device: "auto" is "cuda" where it sees a GPU, else "cpu". Imports torch for "auto"."""
     if device != "auto":
         return device
     import torch

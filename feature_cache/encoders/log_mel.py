@@ -42,7 +42,7 @@ def mel_weights() -> Float[np.ndarray, "257 64"]:
     low, centre, high = edges[:-2], edges[1:-1], edges[2:]
     weights = np.maximum(0, np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre)))
     weights[0] = 0
-    return weights
+    return np.asarray(weights)
 
 
 def _mel(frequency: Float[np.ndarray, "..."] | float) -> Float[np.ndarray, "..."]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float32, Int64
 
+from feature_cache.encoders.inference import exact_inference
 from feature_cache.encoders.packages import PackageFile, reading
 
 if TYPE_CHECKING:
@@ -49,10 +50,11 @@ class MiniLM:
         ids = [torch.from_numpy(text) for text in texts]
         tokens = pad_sequence(ids, batch_first=True).to(self._device)
         mask = pad_sequence([torch.ones_like(text) for text in ids], batch_first=True).to(self._device)
-        hidden = self._network(input_ids=tokens, attention_mask=mask).last_hidden_state
         # Positions that only fill up the batch neither receive attention nor enter the mean.
-        mean = torch.einsum("ntd,nt->nd", hidden, mask.to(hidden)) / mask.sum(1, keepdim=True)
-        return np.asarray(normalize(mean, dim=1).cpu().numpy())
+        with exact_inference():
+            hidden = self._network(input_ids=tokens, attention_mask=mask).last_hidden_state
+            mean = torch.einsum("ntd,nt->nd", hidden, mask.to(hidden)) / mask.sum(1, keepdim=True)
+            return np.asarray(normalize(mean, dim=1).cpu().numpy())
 
 
 @cache
@@ -73,7 +75,7 @@ def _load() -> "torch.nn.Module":
 
     file = _WEIGHTS.locate()
     with reading(file, _PACKAGE):
-        network = BertModel(BertConfig.from_json_file(str(_CONFIG.locate())), add_pooling_layer=False)
+        network: torch.nn.Module = BertModel(BertConfig.from_json_file(str(_CONFIG.locate())), add_pooling_layer=False)
         unused = ("pooler.", "embeddings.position_ids")  # a head that sentences do not use; a constant
         state = {name: value for name, value in load_file(file).items() if not name.startswith(unused)}
         network.load_state_dict(state, strict=True)

@@ -10,8 +10,7 @@ modalities thus share one space in which they are aligned with text, and through
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, ClassVar, TypeVar
@@ -86,8 +85,7 @@ class PocketBind:
         check_name(self.modalities, "modality of pocketbind", modality)
         if not batch:
             return np.zeros((0, minilm.DIM), np.float32)
-        with _exact_inference():
-            return (SCALE * self._unit_embeddings(modality, batch)).astype(np.float32)
+        return (SCALE * self._unit_embeddings(modality, batch)).astype(np.float32)
 
     def _unit_embeddings(self, modality: str, batch: Sequence[Array]) -> Float[np.ndarray, "n 384"]:
         if modality == "text":
@@ -125,16 +123,7 @@ class PocketBind:
         return np.concatenate([self._minilm.embed(tokens[at : at + 64]) for at in range(0, len(tokens), 64)])
 
 
-@contextmanager
-def _exact_inference() -> Iterator[None]:
-    """No gradients, full float32 and the same algorithm every time, on a GPU too."""
-    import torch
-
-    with torch.inference_mode(), torch.backends.cudnn.flags(deterministic=True, benchmark=False, allow_tf32=False):
-        yield
-
-
 def _expect(raw: Raw, kind: type[_Medium]) -> _Medium:
     if not isinstance(raw, kind):
-        raise TypeError(f"Expected a {kind.__module__}.{kind.__qualname__}, but got a {type(raw).__qualname__}: {raw!r}.")
+        raise TypeError(f"Expected a medium of type {kind.__qualname__}, but got a {type(raw).__qualname__}: {raw!r}.")
     return raw

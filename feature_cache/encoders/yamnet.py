@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float32
 
+from feature_cache.encoders.inference import exact_inference
 from feature_cache.encoders.log_mel import PATCH_FRAMES
 from feature_cache.encoders.packages import PackageFile, reading
 from feature_cache.encoders.tensor_bundle import read_bundle
@@ -50,25 +51,27 @@ class YAMNet:
     """The network on ``device``, in float32. Raises ``WeightsError`` if its weights are missing or damaged."""
 
     def __init__(self, device: str = "cpu") -> None:
-        import torch
-
         self._device = device
-        self._network = _load().to(device, memory_format=torch.channels_last)
+        self._network = _load().to(device)
 
     def scores(self, clips: Sequence[Float32[np.ndarray, "patches 96 64"]]) -> Float32[np.ndarray, "n 521"]:
         """Per clip the score of every class, 0…1 each, averaged over the clip's patches."""
         import torch
 
-        scores = [self._network(torch.from_numpy(clip).to(self._device)).mean(0) for clip in clips]
-        return np.asarray(torch.stack(scores).cpu().numpy())
+        with exact_inference():
+            scores = [self._network(torch.from_numpy(clip).to(self._device)).mean(0) for clip in clips]
+            return np.asarray(torch.stack(scores).cpu().numpy())
 
 
 def _load() -> "torch.nn.Module":
+    import torch
+    from torch.nn.utils import convert_conv2d_weight_memory_format
+
     network = _build()
     file = _INDEX.locate()
     with reading(file, _PACKAGE):
         network.load_state_dict(_state(read_bundle(file.with_suffix(""))), strict=True)
-    return network.eval()
+    return convert_conv2d_weight_memory_format(network.eval(), torch.channels_last)
 
 
 def _build() -> "torch.nn.Module":

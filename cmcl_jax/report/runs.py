@@ -1,0 +1,170 @@
+"""Reading the folder of a finished run back."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from cmcl_jax.metrics.transfer import SUMMARY
+from feature_cache.errors import UserError
+
+MAIN_MATRICES = ("accuracy", "r1", "r5", "r10")
+
+
+class ReportError(UserError):
+    """A run that cannot be reported."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A test task: one column of the matrices. `step` is the 1-based step that trains it."""
+
+    name: str
+    step: int
+    dataset: str
+    pair: tuple[str, str]
+    metrics: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        workdir: its folder.
+        method: the name of the continual-learning method.
+        synthetic: whether any of its data is.
+        config: the content of config.json.
+        summary: the content of summary.json: `{"acc": {"mean", "std", "seeds"}, …}`.
+        steps: names of the steps, in order.
+        tasks: the test tasks, in the order of the matrices' last axis.
+        matrices: `[seeds, steps + 1, tasks]` by name; row 0 is the zero-shot start, NaN: not a metric of the task.
+    """
+
+    workdir: Path
+    method: str
+    synthetic: bool
+    config: Mapping[str, Any]
+    summary: Mapping[str, Any]
+    steps: tuple[str, ...]
+    tasks: tuple[Task, ...]
+    matrices: Mapping[str, Float[np.ndarray, "seeds rows tasks"]]
+
+    @property
+    def seeds(self) -> int:
+        return len(self.matrices["r10"])
+
+
+def load_run(workdir: str | Path) -> Run:
+    """Reads a run's folder.
+
+    Raises:
+        ReportError: the folder is missing, the run is not finished, or a file is damaged or does not fit the others.
+    """
+    folder = Path(workdir)
+    if not folder.is_dir():
+        raise ReportError(
+            f"--workdir={folder}: there is no such folder. A run makes it: "
+            f"`python run.py train --config=configs/pocket.py --workdir={folder}`."
+        )
+    if not (folder / "summary.json").is_file():
+        raise ReportError(
+            f"--workdir={folder}: the folder holds no summary.json, which is written when a run is finished. Run its "
+            f"`python run.py train --config=… --workdir={folder}` again: it goes on from its last checkpoint."
+        )
+    config, summary, content = (_read_json(folder / f"{name}.json") for name in ("config", "summary", "tasks"))
+    try:
+        steps = tuple(map(str, content["steps"]))
+        tasks = tuple(_task(entry, len(steps)) for entry in content["tasks"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(folder / "tasks.json", f"it does not describe steps and tasks ({error!r})") from error
+    for path, entries, needed in (
+        (folder / "summary.json", summary, {*SUMMARY, "method", "synthetic"}),
+        (folder / "config.json", config, {"encoder"}),
+    ):
+        if absent := needed - set(entries):
+            raise _damaged(path, f"{', '.join(sorted(absent))} is missing in it")
+    return Run(
+        workdir=folder,
+        method=summary["method"],
+        synthetic=summary["synthetic"],
+        config=config,
+        summary=summary,
+        steps=steps,
+        tasks=tasks,
+        matrices=_matrices(folder, len(steps) + 1, len(tasks)),
+    )
+
+
+def comparable(runs: Sequence[Run]) -> list[Run]:
+    """The runs themselves, all of the same steps and test tasks.
+
+    Raises:
+        ReportError: there is none, or one is of another stream.
+    """
+    if not runs:
+        raise ReportError(
+            "There is no run to report: name at least one, as in `python run.py report --workdir=runs/a`."
+        )
+    for run in runs[1:]:
+        if (run.steps, run.tasks) != (runs[0].steps, runs[0].tasks):
+            raise ReportError(
+                f"The runs {runs[0].workdir} and {run.workdir} cannot stand in one table: their steps or test tasks "
+                f"differ ({', '.join(runs[0].steps)} against {', '.join(run.steps)}). Report them separately, with "
+                f"one `python run.py report --workdir=…` each."
+            )
+    return list(runs)
+
+
+def labels(runs: Sequence[Run]) -> dict[str, Run]:
+    """A distinct label for each run: its method, with its folder where several runs share the method."""
+    of_method = Counter(run.method for run in runs)
+    return {run.method if of_method[run.method] == 1 else f"{run.method} ({run.workdir})": run for run in runs}
+
+
+def _damaged(path: Path, what: str) -> ReportError:
+    return ReportError(
+        f"The run {path.parent} is damaged at {path.name}: {what}. Delete the folder and train again: "
+        f"`python run.py train --config=… --workdir={path.parent}`."
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _damaged(path, f"it cannot be read ({error})") from error
+    if not isinstance(content, dict):
+        raise _damaged(path, f"it holds a {type(content).__name__} instead of an object")
+    return content
+
+
+def _task(entry: Mapping[str, Any], n_steps: int) -> Task:
+    a, b = entry["pair"]
+    if not 1 <= entry["step"] <= n_steps:
+        raise ValueError(f"step {entry['step']} of task {entry['name']}")
+    return Task(entry["name"], entry["step"], entry["dataset"], (a, b), tuple(entry["metrics"]))
+
+
+def _matrices(folder: Path, rows: int, tasks: int) -> dict[str, Float[np.ndarray, "seeds rows tasks"]]:
+    """The four main matrices and all of matrices/, with the same number of seeds."""
+    paths = {path.stem: path for path in sorted(folder.glob("matrices/*.npy"))}
+    paths |= {name: folder / f"{name}_matrix.npy" for name in MAIN_MATRICES}
+    matrices = {name: _read_matrix(path) for name, path in paths.items()}
+    expected = (*matrices["r10"].shape[:1], rows, tasks)
+    for name, matrix in matrices.items():
+        if matrix.shape != expected or not matrix.size:
+            raise _damaged(folder / paths[name].relative_to(folder), f"its shape is {matrix.shape} instead of (seeds, {rows}, {tasks})")
+    return matrices
+
+
+def _read_matrix(path: Path) -> Float[np.ndarray, "seeds rows tasks"]:
+    try:
+        return np.asarray(np.load(path, allow_pickle=False), np.float64)
+    except (OSError, ValueError, EOFError) as error:
+        raise _damaged(path, f"it cannot be read ({error})") from error

@@ -1,0 +1,122 @@
+"""Trains and reports, on the command line. `python run.py --help` shows examples; without arguments it is the demo."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from feature_cache.errors import UserError
+from feature_cache.registry import nearest
+
+EXAMPLES = """
+examples:
+  python run.py                                                       the demo: zero-shot, vanilla and dns
+  python run.py train --config=configs/pocket.py --config.method=dns --workdir=runs/pocket_dns
+  python run.py train --config=configs/paper.py:imagebind --workdir=runs/imagebind_dns
+  python run.py report --workdir=runs/pocket_dns
+
+Any field of a config can be set: --config.training.epochs=2. Fields and defaults are in configs/defaults.py. A run that
+was stopped goes on when the same command is given again. Exit code: 0 = done, 1 = it failed, 2 = the command makes no
+sense.
+"""
+DEMO_METHODS = ("vanilla", "dns")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Does what the command line asks for; returns the exit code."""
+    flags = parse(sys.argv[1:] if arguments is None else arguments)
+    try:
+        flags.command(flags)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Stopped. To go on, give the same command again.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def demo(flags: argparse.Namespace) -> None:
+    """Trains the demo's methods side by side and reports."""
+    workdirs = [flags.workdir / method for method in DEMO_METHODS]
+    for method, workdir in zip(DEMO_METHODS, workdirs, strict=True):
+        _train(flags.config, [*flags.overrides, f"method={method}"], workdir)
+    _report(workdirs, flags.workdir)
+
+
+def train(flags: argparse.Namespace) -> None:
+    """Trains one run and reports it."""
+    _train(flags.config, flags.overrides, flags.workdir)
+    _report([flags.workdir], flags.workdir)
+
+
+def report(flags: argparse.Namespace) -> None:
+    """Reports finished runs."""
+    _report(flags.workdir, flags.out or flags.workdir[0])
+
+
+def _train(config: str, overrides: Sequence[str], workdir: Path) -> None:
+    from rich.console import Console
+
+    from cmcl_jax.config import load_config
+    from cmcl_jax.continual import run
+    from cmcl_jax.progress import Progress
+
+    loaded = load_config(config, overrides)
+    with Progress(Console(stderr=True)) as progress:
+        run(loaded, workdir, progress)
+
+
+def _report(workdirs: Sequence[Path], out: Path) -> None:
+    from cmcl_jax.report import write_report
+
+    write_report(workdirs, out)
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The flags, checked; `overrides` holds the `--config.field=value`. Ends the program with code 2 on a mistake."""
+    parser = _parser()
+    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
+        arguments = ["demo", *arguments]
+    flags, rest = parser.parse_known_args(arguments)
+    flags.overrides = [flag.removeprefix("--config.") for flag in rest if flag.startswith("--config.")]
+    unknown = [flag for flag in rest if not flag.startswith("--config.") or not hasattr(flags, "config")]
+    if unknown:
+        valid = [f"--{name}" for name in vars(flags) if name not in ("command", "overrides")]
+        alike = nearest(unknown[0].partition("=")[0], valid)
+        parser.error(f"there is no flag {unknown[0]!r} here; the nearest are: {', '.join(alike)}")
+    missing = [f"--{name}" for name in ("config", "workdir") if getattr(flags, name, "") is None]
+    if missing:
+        parser.error(f"this command needs {' and '.join(missing)}; `run.py --help` shows examples")
+    return flags
+
+
+def _parser() -> argparse.ArgumentParser:
+    layout: dict[str, Any] = {
+        "formatter_class": argparse.RawDescriptionHelpFormatter,
+        "epilog": EXAMPLES,
+        "allow_abbrev": False,
+    }
+    parser = argparse.ArgumentParser(
+        prog="run.py", description="Continual multimodal contrastive learning on cached features.", **layout
+    )
+    commands = parser.add_subparsers(title="commands", metavar="{demo,train,report}", required=True)
+    for command, config, workdir in ((demo, "configs/pocket.py", Path("runs/demo")), (train, None, None)):
+        sub = commands.add_parser(command.__name__, help=command.__doc__, description=command.__doc__, **layout)
+        sub.add_argument("--config", default=config, help=f"config file, maybe with :variant{_default(config)}")
+        sub.add_argument("--workdir", type=Path, default=workdir, help=f"where results go{_default(workdir)}")
+        sub.set_defaults(command=command)
+    sub = commands.add_parser("report", help=report.__doc__, description=report.__doc__, **layout)
+    sub.add_argument("--workdir", type=Path, nargs="+", help="folders of the runs to compare")
+    sub.add_argument("--out", type=Path, default="", help="where report.md and figures go (default: the first workdir)")
+    sub.set_defaults(command=report)
+    return parser
+
+
+def _default(value: object) -> str:
+    return f" (default: {value})" if value else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,210 @@
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import extract_features
+from feature_cache import CacheError, UnknownNameError, datasets, encoders, open_cache
+from feature_cache.registry import resolve
+from tests.feature_cache.conftest import Tiny
+from tests.feature_cache.tiny import TinyBind, Tones
+
+FLAGS = ["encoder", "dataset", "data_root", "cache_dir", "batch_size", "device", "dtype", "shard_size", "overwrite"]
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What the command line says, with exit code 2, of arguments that make no sense: its last line."""
+    with pytest.raises(SystemExit) as stopped:
+        extract_features.main(arguments)
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    return said.strip().splitlines()[-1]
+
+
+def test_help_explains_every_flag_and_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        extract_features.main(["--help"])
+    assert stopped.value.code == 0
+    said = capsys.readouterr().out
+    assert all(f"--{flag}" in said for flag in [*FLAGS, "max_failure_rate"])
+    assert "python extract_features.py --encoder=pocketbind --dataset=all" in said
+    assert all(name in said for name in [*encoders.REGISTRY, *datasets.REGISTRY])
+
+
+@pytest.mark.parametrize(
+    ("typo", "nearest"),
+    [("--bach_size=3", "--batch_size"), ("--encodr=tinybind", "--encoder"), ("--cachedir=x", "--cache_dir")],
+)
+def test_unknown_flag_is_named_with_the_nearest(
+    tiny: Tiny, capsys: pytest.CaptureFixture[str], typo: str, nearest: str
+) -> None:
+    said = refused(capsys, "--encoder=tinybind", "--dataset=tones", typo)
+    assert repr(typo) in said
+    assert said.partition("nearest are: ")[2].startswith(nearest)
+    assert repr(typo) in refused(capsys, typo)
+
+
+def test_abbreviated_flag_is_unknown(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "'--enc=tinybind'" in refused(capsys, "--enc=tinybind", "--dataset=tones")
+
+
+def test_unknown_encoder_and_dataset_are_named_with_the_nearest(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, "--encoder=tinybond", "--dataset=tones")
+    assert "no encoder 'tinybond'; did you mean tinybind" in said
+    said = refused(capsys, "--encoder=tinybind", "--dataset=tones,toness")
+    assert "no dataset 'toness'; did you mean tones" in said
+    assert "Valid names: " + ", ".join(sorted(datasets.REGISTRY)) in said
+
+
+@pytest.mark.parametrize(
+    ("flag", "found"),
+    [
+        ("--batch_size=0", "'0'"),
+        ("--shard_size=many", "'many'"),
+        ("--dtype=float64", "'float64'"),
+        ("--device=tpu", "'tpu'"),
+        ("--max_failure_rate=2", "2"),
+        ("--max_failure_rate=nan", "nan"),
+    ],
+)
+def test_impossible_value_is_named_with_its_flag(
+    tiny: Tiny, capsys: pytest.CaptureFixture[str], flag: str, found: str
+) -> None:
+    said = refused(capsys, "--encoder=tinybind", "--dataset=tones", flag)
+    assert flag.partition("=")[0] in said
+    assert found in said
+
+
+@pytest.mark.parametrize(("given", "missing"), [("--encoder=tinybind", "--dataset"), ("--dataset=tones", "--encoder")])
+def test_missing_flag_is_named(tiny: Tiny, capsys: pytest.CaptureFixture[str], given: str, missing: str) -> None:
+    assert f"{missing} is missing" in refused(capsys, given)
+
+
+def test_missing_media_are_reported_without_a_traceback_and_leave_no_folder(
+    tiny: Tiny, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert tiny.extract(f"--data_root={tmp_path / 'nowhere'}") == 1
+    said = capsys.readouterr().err
+    assert f"tones: The tones are missing: {tmp_path / 'nowhere' / 'tones'} is not a folder. Run `make tones`." in said
+    assert not tiny.cache.exists()
+
+
+def test_missing_media_of_one_dataset_do_not_keep_another_from_being_extracted(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(datasets.REGISTRY, "nothing", "tests.feature_cache.test_extract_cli:Nothing")
+    assert tiny.extract("--dataset=nothing,tones") == 1
+    open_cache(tiny.cache).verify()
+
+
+class Nothing(Tones):
+    """A dataset of which the media are missing everywhere."""
+
+    name = "nothing"
+
+    def __init__(self, data_root: Path) -> None:
+        super().__init__(data_root / "nothing")
+
+
+class Others(Tones):
+    """The same tones under another name."""
+
+    name = "others"
+
+
+def test_all_extracts_every_dataset_into_its_own_folder(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in datasets.REGISTRY.keys() - {"tones"}:
+        monkeypatch.delitem(datasets.REGISTRY, name)
+    monkeypatch.setitem(datasets.REGISTRY, "others", "tests.feature_cache.test_extract_cli:Others")
+    assert tiny.extract("--dataset=all") == 0
+    for name in ("tones", "others"):
+        cache = open_cache(tiny.cache_dir / "tinybind" / name)
+        cache.verify()
+        assert cache.manifest.dataset == name
+
+
+def test_device_reaches_the_encoder(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    devices: list[str] = []
+    monkeypatch.setattr(TinyBind, "__init__", lambda self, device: devices.append(device))
+    tiny.extract("--device=cpu")
+    assert devices == ["cpu"]
+
+
+def test_stopping_by_hand_says_how_to_go_on(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(self: TinyBind, modality: str, batch: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TinyBind, "embed", interrupted)
+    assert tiny.extract() == 130
+    assert "give the same command again" in capsys.readouterr().err
+
+
+def test_command_of_the_error_message_repairs_the_cache(tiny: Tiny) -> None:
+    tiny.extract()
+    path = tiny.cache / "train-00000.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CacheError) as error:
+        open_cache(tiny.cache)
+    command = str(error.value).split("`")[1].split()
+    assert command[:2] == ["python", "extract_features.py"]
+    assert extract_features.main([*command[2:], f"--data_root={tiny.data_root}"]) == 0
+    open_cache(tiny.cache).verify()
+
+
+def test_command_of_the_error_message_repairs_damage_that_does_not_show_in_sizes(tiny: Tiny) -> None:
+    tiny.extract()
+    path = tiny.cache / "train-00000.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x55")
+    with pytest.raises(CacheError, match="checksum") as error:
+        open_cache(tiny.cache).verify()
+    command = str(error.value).split("`")[1].split()
+    assert extract_features.main([*command[2:], f"--data_root={tiny.data_root}"]) == 0
+    open_cache(tiny.cache).verify()
+
+
+def test_registered_encoders_and_datasets_say_their_versions_without_torch(
+    subprocess_environment: dict[str, str],
+) -> None:
+    code = (
+        "import sys, time; start = time.monotonic();"
+        "from feature_cache import datasets, encoders; from feature_cache.registry import resolve;"
+        "e = [resolve(encoders.REGISTRY, 'encoder', n) for n in encoders.REGISTRY];"
+        "d = [resolve(datasets.REGISTRY, 'dataset', n) for n in datasets.REGISTRY];"
+        "assert [x.name for x in e] == list(encoders.REGISTRY) and all(x.preprocessing_version for x in e);"
+        "assert [x.name for x in d] == list(datasets.REGISTRY) and all(x.version for x in d);"
+        "[x('cpu') for x in e];"
+        "print(sorted({'torch', 'transformers', 'jax', 'jaxlib'} & sys.modules.keys()), time.monotonic() - start < 3)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=subprocess_environment, capture_output=True, text=True)
+    assert done.stdout.strip() == "[] True", done.stderr
+
+
+def test_finished_extraction_takes_under_three_seconds_in_a_process_of_its_own(
+    tiny: Tiny, subprocess_environment: dict[str, str]
+) -> None:
+    tiny.extract()
+    code = (
+        "import sys; from tests.feature_cache import tiny; import extract_features; tiny.register();"
+        "code = extract_features.main(sys.argv[1:]); assert 'torch' not in sys.modules; sys.exit(code)"
+    )
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", code, *tiny.flags()], env=subprocess_environment, capture_output=True, text=True
+    )
+    assert time.monotonic() - start < 3
+    assert done.returncode == 0, done.stderr
+    assert "up to date" in done.stderr
+
+
+def test_registry_imports_only_what_is_asked_for() -> None:
+    registry = {"path": "pathlib:Path", "broken": "no_such_module:Thing"}
+    assert resolve(registry, "thing", "path") is Path
+    with pytest.raises(ModuleNotFoundError):
+        resolve(registry, "thing", "broken")
+    with pytest.raises(UnknownNameError, match="no thing 'brokn'; did you mean broken"):
+        resolve(registry, "thing", "brokn")

@@ -1,0 +1,78 @@
+"""Streams in memory for tests: float64 features of exact rank, without a cache."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cmcl_jax import init_heads
+from cmcl_jax.heads import Heads
+from cmcl_jax.methods.base import Method, Training
+from cmcl_jax.stream import PairFeatures, Step
+from cmcl_jax.train import init_memory, learn
+
+WIDTH, RANK, ROWS = 12, 4, 24
+MODALITIES = ("vision", "text", "audio", "depth")
+Task = tuple[Step, PairFeatures]
+
+
+def training(**changes: object) -> Training:
+    """Two epochs of three batches, the last of them partial."""
+    settings = {
+        "epochs": 2,
+        "batch_size": 10,
+        "learning_rate": 1e-2,
+        "weight_decay": 1e-3,
+        "clip_norm": 1.0,
+        "temperature": 1.0,
+        "direction": "symmetric",
+    }
+    return Training(**(settings | changes))  # type: ignore[arg-type]
+
+
+def tasks(*pairs: tuple[str, str], rank: int = RANK, noise: float = 0.0) -> list[Task]:
+    """One step per pair, each with its own random features in `rank` directions, plus noise; padded by 6 rows."""
+    rng = np.random.default_rng(0)
+
+    def features() -> jax.Array:
+        rows = rng.normal(size=(ROWS, rank)) @ rng.normal(size=(rank, WIDTH)) / np.sqrt(rank)
+        rows += noise * rng.normal(size=rows.shape)
+        return jnp.asarray(np.pad(rows, ((0, 6), (0, 0))))
+
+    return [
+        (Step(i, "made", pair, ("recall",)), PairFeatures(features(), features(), jnp.asarray(ROWS, jnp.int32)))
+        for i, pair in enumerate(pairs, start=1)
+    ]
+
+
+def heads_of_one_seed(seed: int = 0) -> Heads:
+    """Float64 heads with a leading axis of one seed, moved off the identity so that nothing is special about them."""
+    heads = init_heads(jax.random.key(seed), dict.fromkeys(MODALITIES, WIDTH), dtype=jnp.float64)
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda leaf: (leaf + 0.1 * rng.normal(size=leaf.shape))[None], heads)
+
+
+def learn_all(method: Method, stream: Sequence[Task], heads: Heads) -> list[tuple[Heads, object]]:
+    """Heads and memory before the stream and after each of its steps."""
+    history = [(heads, init_memory(method, heads, list(dict.fromkeys(step.pair for step, _ in stream))))]
+    for step, features in stream:
+        learned = learn(method, *history[-1], step, features, jax.random.key(step.number)[None])
+        history.append((learned.heads, learned.memory))
+    return history
+
+
+def alignment(heads: Heads, task: Task) -> np.ndarray:
+    """All scores `Z_a Z_b^T` of a task's training rows, in numpy."""
+    step, features = task
+    z = [
+        np.asarray(rows)[:ROWS] @ np.asarray(heads[m]["kernel"])[0] + np.asarray(heads[m]["bias"])[0]
+        for m, rows in zip(step.pair, (features.a, features.b), strict=True)
+    ]
+    return z[0] @ z[1].T
+
+
+def drift(before: Heads, after: Heads, task: Task) -> float:
+    """Relative change of a task's alignment."""
+    old = alignment(before, task)
+    return float(np.linalg.norm(alignment(after, task) - old) / np.linalg.norm(old))
