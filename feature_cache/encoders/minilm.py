@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from feature_cache.encoders.inference import exact_inference
-from feature_cache.encoders.packages import PackageFile, reading
+from feature_cache.encoders.packages import PackageFile
 
 if TYPE_CHECKING:
     import torch
@@ -61,8 +61,7 @@ class MiniLM:
 def _tokenizer() -> "Tokenizer":
     from tokenizers import Tokenizer
 
-    file = _TOKENIZER.locate()
-    with reading(file, _PACKAGE):
+    with _TOKENIZER.reading() as file:
         tokenizer = Tokenizer.from_file(str(file))
     tokenizer.no_padding()
     tokenizer.enable_truncation(MAX_TOKENS)
@@ -73,9 +72,10 @@ def _load() -> "torch.nn.Module":
     from safetensors.torch import load_file
     from transformers import BertConfig, BertModel
 
-    file = _WEIGHTS.locate()
-    with reading(file, _PACKAGE):
-        network: torch.nn.Module = BertModel(BertConfig.from_json_file(str(_CONFIG.locate())), add_pooling_layer=False)
+    with _CONFIG.reading() as file:
+        config = BertConfig.from_json_file(file)
+    with _WEIGHTS.reading() as file:
+        network: torch.nn.Module = BertModel(config, add_pooling_layer=False)
         unused = ("pooler.", "embeddings.position_ids")  # a head that sentences do not use; a constant
         state = {name: value for name, value in load_file(file).items() if not name.startswith(unused)}
         network.load_state_dict(state, strict=True)

@@ -51,17 +51,19 @@ class PackageFile(NamedTuple):
             )
         return file
 
-
-@contextmanager
-def reading(file: Path, package: str) -> Iterator[None]:
-    """Turns whatever goes wrong while ``file`` is read into a ``WeightsError`` that says how to mend it."""
-    try:
-        yield
-    except Exception as error:
-        raise WeightsError(
-            f"The weights in {file} cannot be read, it is damaged or of another version than "
-            f"{package}=={VERSIONS[package]}: {error}. {_remedy(package, '--force-reinstall ')}"
-        ) from error
+    @contextmanager
+    def reading(self) -> Iterator[Path]:
+        """Gives the file to read; whatever goes wrong meanwhile becomes a ``WeightsError`` that says how to mend it."""
+        file = self.locate()
+        try:
+            yield file
+        except WeightsError:
+            raise
+        except Exception as error:
+            raise WeightsError(
+                f"The weights in {file} cannot be read, it is damaged or of another version than "
+                f"{self.package}=={VERSIONS[self.package]}: {error}. {_remedy(self.package, '--force-reinstall ')}"
+            ) from error
 
 
 def sha256_of(files: Iterable[PackageFile]) -> str:

@@ -13,7 +13,7 @@ from jaxtyping import Float32
 
 from feature_cache.encoders.inference import exact_inference
 from feature_cache.encoders.log_mel import PATCH_FRAMES
-from feature_cache.encoders.packages import PackageFile, reading
+from feature_cache.encoders.packages import PackageFile
 from feature_cache.encoders.tensor_bundle import read_bundle
 
 if TYPE_CHECKING:
@@ -39,8 +39,7 @@ FILES = (_INDEX, PackageFile(_PACKAGE, f"{_FOLDER}/variables/variables.data-0000
 
 def class_names() -> list[str]:
     """The names of the 521 AudioSet classes, in the order of the scores. Raises ``WeightsError``."""
-    file = _NAMES.locate()
-    with reading(file, _PACKAGE), file.open(encoding="utf-8", newline="") as lines:
+    with _NAMES.reading() as file, file.open(encoding="utf-8", newline="") as lines:
         names = [row["display_name"] for row in csv.DictReader(lines)]
         if len(names) != CLASSES:
             raise ValueError(f"it names {len(names)} classes, not {CLASSES}")
@@ -68,8 +67,7 @@ def _load() -> "torch.nn.Module":
     from torch.nn.utils import convert_conv2d_weight_memory_format
 
     network = _build()
-    file = _INDEX.locate()
-    with reading(file, _PACKAGE):
+    with _INDEX.reading() as file:
         network.load_state_dict(_state(read_bundle(file.with_suffix(""))), strict=True)
     return convert_conv2d_weight_memory_format(network.eval(), torch.channels_last)
 

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_cache.datasets.meshes import read_obj
@@ -16,6 +16,7 @@ def polygons(draw: st.DrawFn) -> tuple[list[tuple[float, ...]], list[list[int]]]
     return vertices, draw(st.lists(st.lists(corner, min_size=3, max_size=6), min_size=1, max_size=8))
 
 
+@settings(deadline=None)
 @given(polygons(), st.sampled_from(["{}", "{0}/{0}", "{0}//{0}", "{0}/1/1"]), st.booleans(), st.sampled_from("\n\r"))
 def test_a_mesh_that_is_written_is_read_back(
     mesh: tuple[list[tuple[float, ...]], list[list[int]]], corner: str, negative: bool, ending: str

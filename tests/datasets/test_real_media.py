@@ -10,6 +10,8 @@ from PIL import Image
 from feature_cache.datasets.base import Raw, Waveform
 from feature_cache.encoders.pocketbind import PocketBind
 
+pytestmark = pytest.mark.slow
+
 SAMPLES = Path(__file__).parents[1] / "samples"
 TEXTS = ["a cat", "a dog", "a cup of coffee", "a truck", "a crow cawing", "a piano", "rain", "a guitar"]
 

@@ -2,7 +2,7 @@ import random
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_cache.datasets.base import SPLITS, Item
@@ -19,6 +19,7 @@ items = st.lists(st.tuples(st.text("abc", max_size=2), st.integers(-1, 3)), max_
 )
 
 
+@settings(deadline=None)
 @given(items)
 def test_every_item_is_in_one_split_and_no_key_in_two(rows: list[Item]) -> None:
     splits = partition(rows, caption_of)
@@ -27,6 +28,7 @@ def test_every_item_is_in_one_split_and_no_key_in_two(rows: list[Item]) -> None:
     assert len(homes) == len({caption for caption, _ in homes})
 
 
+@settings(deadline=None)
 @given(items, st.randoms(use_true_random=False))
 def test_splits_do_not_depend_on_the_order_in_which_items_are_found(rows: list[Item], rng: random.Random) -> None:
     shuffled = list(rows)
@@ -34,6 +36,7 @@ def test_splits_do_not_depend_on_the_order_in_which_items_are_found(rows: list[I
     assert partition(shuffled, caption_of) == partition(rows, caption_of)
 
 
+@settings(deadline=None)
 @given(items)
 def test_items_of_a_split_are_sorted_by_id(rows: list[Item]) -> None:
     for group in partition(rows, caption_of).values():

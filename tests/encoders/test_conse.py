@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_cache.encoders.conse import conse, top_classes
@@ -14,6 +14,7 @@ def random_case(seed: int, n: int = 3, classes: int = 30, dim: int = 8) -> tuple
 
 
 @given(seeds)
+@settings(deadline=None)
 def test_the_result_is_the_weighted_mean_over_the_best_classes(seed: int) -> None:
     probabilities, embeddings = random_case(seed)
     for row, actual in zip(probabilities, conse(probabilities, embeddings, 10), strict=True):
@@ -23,6 +24,7 @@ def test_the_result_is_the_weighted_mean_over_the_best_classes(seed: int) -> Non
 
 
 @given(seeds, st.floats(1e-3, 1e3))
+@settings(deadline=None)
 def test_the_result_does_not_depend_on_what_the_scores_sum_to(seed: int, factor: float) -> None:
     probabilities, embeddings = random_case(seed)
     np.testing.assert_allclose(conse(probabilities * factor, embeddings), conse(probabilities, embeddings), atol=1e-9)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_cache.datasets.base import DepthMap
@@ -12,6 +12,7 @@ def shades(depth: object) -> np.ndarray:
 
 
 @given(st.lists(st.floats(0.125, 100, width=32), min_size=2, max_size=20), st.floats(0.1, 10))
+@settings(deadline=None)
 def test_nearer_is_never_darker_and_the_unit_does_not_matter(depths: list[float], unit: float) -> None:
     row = shades([depths])[0].astype(int)
     assert (np.diff(row[np.argsort(depths)]) <= 0).all()

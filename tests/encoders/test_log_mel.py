@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_cache.datasets.base import Waveform
@@ -46,6 +46,7 @@ def test_direct_current_has_no_weight() -> None:
 
 
 @given(length=st.integers(1, 80_000))
+@settings(deadline=None)
 def test_every_sample_lies_in_a_patch_and_no_patch_is_all_padding(length: int) -> None:
     patches = log_mel_patches(Waveform(np.zeros(length, np.float32), 16_000))
     needed = math.ceil(max(length - 15_600, 0) / 7_680) + 1

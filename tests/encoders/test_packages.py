@@ -11,6 +11,7 @@ from feature_cache.encoders.packages import PackageFile, WeightsError, sha256_of
 
 LOADERS = {
     minilm.FILES[0]: minilm.MiniLM,
+    minilm.FILES[1]: minilm.MiniLM,
     minilm.FILES[2]: lambda: minilm._tokenizer.__wrapped__(),
     efficientnet_lite.FILES[0]: efficientnet_lite.EfficientNetLite0,
     efficientnet_lite.FILES[1]: efficientnet_lite.class_names,

@@ -19,7 +19,7 @@ EXPECTED = {
     "flags": np.array([True, False, True]),
     "empty": np.zeros((0, 4), np.float32),
 }
-same_folder_every_time = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+same_folder_every_time = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture

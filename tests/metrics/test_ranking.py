@@ -1,8 +1,10 @@
 """Expected hits under ties, against the enumeration of every order of equal scores."""
 
+import functools
 import itertools
 from fractions import Fraction
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -22,6 +24,11 @@ def hit_rate_over_all_orders(scores: list[int], correct: list[bool], k: int) -> 
     return float(Fraction(sum(any(correct[i] for i in order[:k]) for order in orders), len(orders)))
 
 
+@functools.partial(jax.jit, static_argnames="k")
+def first_hit(scores: jax.Array, correct: jax.Array, k: int) -> jax.Array:
+    return hit_probability(best_rank(scores[None], correct[None]), k)[0]
+
+
 candidates = st.lists(st.tuples(st.integers(0, 2), st.booleans()), min_size=6, max_size=6)
 
 
@@ -29,10 +36,8 @@ candidates = st.lists(st.tuples(st.integers(0, 2), st.booleans()), min_size=6, m
 @given(candidates, st.sampled_from([1, 2, 3, 5, 10]))
 def test_hit_probability_is_the_mean_over_all_orders_of_equal_scores(row: list[tuple[int, bool]], k: int) -> None:
     scores, correct = [list(column) for column in zip(*row, strict=True)]
-    rank = best_rank(jnp.array([scores], jnp.float32), jnp.array([correct]))
-    np.testing.assert_allclose(
-        hit_probability(rank, k)[0], hit_rate_over_all_orders(scores, correct, k), rtol=1e-6, atol=1e-7
-    )
+    probability = first_hit(jnp.array(scores, jnp.float32), jnp.array(correct), k)
+    np.testing.assert_allclose(probability, hit_rate_over_all_orders(scores, correct, k), rtol=1e-6, atol=1e-7)
 
 
 def test_a_row_without_a_correct_candidate_is_never_a_hit() -> None:
@@ -64,7 +69,5 @@ def test_with_nan_the_value_is_a_lower_bound_for_all_numbers_in_its_place(
     scores, correct, lost = [np.array(column) for column in zip(*row, strict=True)]
     filled = np.where(lost, instead, scores).astype(np.float32)
     with_nan = np.where(lost, np.nan, scores).astype(np.float32)
-    worst, actual = (
-        hit_probability(best_rank(s[None], correct[None]), k)[0] for s in map(jnp.array, (with_nan, filled))
-    )
+    worst, actual = (first_hit(jnp.array(values), jnp.array(correct), k) for values in (with_nan, filled))
     assert float(worst) <= float(actual) + 1e-6

@@ -50,7 +50,7 @@ def test_every_truncated_file_is_named(make_run: MakeRun, name: str) -> None:
     workdir = make_run()
     file = workdir / name
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    assert f"damaged at {file.name}" in complaint(workdir)
+    assert f"The run {workdir} is damaged at {name}:" in complaint(workdir)
 
 
 @pytest.mark.parametrize("name", ["config.json", "tasks.json", "r5_matrix.npy"])
@@ -63,8 +63,13 @@ def test_every_missing_file_is_named(make_run: MakeRun, name: str) -> None:
 def test_a_matrix_of_another_stream_is_named_with_its_shape(make_run: MakeRun) -> None:
     workdir = make_run(seeds=3)
     np.save(workdir / "r1_matrix.npy", np.zeros((3, 4, 5)))
-    message = complaint(workdir)
-    assert "r1_matrix.npy" in message and "(3, 4, 5)" in message and "6, 5" in message
+    assert "r1_matrix.npy: its shape is (3, 4, 5) instead of (seeds, 6, 5)" in complaint(workdir)
+
+
+def test_matrices_with_different_numbers_of_seeds_are_refused(make_run: MakeRun) -> None:
+    workdir = make_run(seeds=3)
+    np.save(workdir / "matrices" / "map.npy", np.zeros((2, 6, 5)))
+    assert "matrices/map.npy: its shape is (2, 6, 5)" in complaint(workdir)
 
 
 def test_matrices_without_seeds_are_refused(make_run: MakeRun) -> None:

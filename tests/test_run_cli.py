@@ -1,0 +1,89 @@
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--confg=x"], "there is no flag '--confg=x' here; the nearest are: --config"),
+        (["train"], "this command needs --config and --workdir"),
+        (["--workdr=x"], "there is no flag '--workdr=x' here; the nearest are: --workdir"),
+        (["report"], "this command needs --workdir"),
+        (["report", "--workdir=x", "--config.seeds=2"], "there is no flag '--config.seeds=2' here"),
+        (["trian"], "invalid choice: 'trian' .choose from '?demo'?, '?train'?, '?report'?"),
+    ],
+)
+def test_a_command_that_makes_no_sense_is_named_and_ends_with_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        run.main(arguments)
+    assert exit_info.value.code == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--config=tests/tiny_confg.py"], "there is no such file; the nearest are: tests/tiny_config.py"),
+        (
+            ["--config=tests/tiny_config.py", "--config.sedes=1"],
+            "There is no field in config 'sedes'; did you mean seeds",
+        ),
+        (
+            ["--config=tests/tiny_config.py", "--config.method=vanila"],
+            "There is no method 'vanila'; did you mean vanilla",
+        ),
+        (
+            ["--config=tests/tiny_config.py", "--config.encoder=tinny"],
+            "no features of the encoder 'tinny'; the nearest there",
+        ),
+    ],
+)
+def test_a_mistake_in_the_config_is_one_paragraph_and_ends_with_1(
+    flags: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run.main(["train", *flags, f"--workdir={tmp_path / 'run'}"]) == 1
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert "\n" not in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_train_and_report_write_table_and_figures(
+    tiny_caches: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for method in run.DEMO_METHODS:
+        flags = ["--config=tests/tiny_config.py", f"--config.cache_dir={tiny_caches}", f"--config.method={method}"]
+        assert run.main(["train", *flags, f"--workdir={tmp_path / method}"]) == 0
+    capsys.readouterr()
+    assert (
+        run.main(["report", "--workdir", str(tmp_path / "vanilla"), str(tmp_path / "dns"), f"--out={tmp_path / 'out'}"])
+        == 0
+    )
+    shown = capsys.readouterr().out
+    for word in ("zero-shot", "vanilla", "dns", "synthetic", "R@10"):
+        assert word in shown
+    assert {file.name for file in (tmp_path / "out").iterdir()} >= {"report.md", "accuracy_and_recall.png", "tasks.png"}
+
+
+def test_the_demo_trains_its_methods_and_reports(
+    tiny_caches: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--config=tests/tiny_config.py", f"--config.cache_dir={tiny_caches}", f"--workdir={tmp_path}"]
+    assert run.main(flags) == 0
+    assert "zero-shot" in capsys.readouterr().out
+    assert (tmp_path / "accuracy_and_recall.png").stat().st_size > 10_000
+    assert run.main(flags) == 0  # again: only the report
+
+
+def test_help_imports_no_jax() -> None:
+    code = "import sys, run\ntry:\n    run.main(['--help'])\nfinally:\n    assert 'jax' not in sys.modules"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "examples:" in shown

@@ -1,0 +1,94 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cmcl_jax.stream import StreamError, open_stream
+from feature_cache.errors import UnknownNameError
+from tests.tiny_caches import STEPS, WIDTHS, write_tiny_caches
+
+
+def test_pairs_are_put_in_storage_order(tiny_caches: Path) -> None:
+    stream = open_stream(STEPS, tiny_caches, "tiny")
+    assert [step.pair for step in stream.steps] == [
+        ("vision", "text"),
+        ("text", "audio"),
+        ("text", "depth"),
+        ("vision", "depth"),
+    ]
+    assert stream.steps[0].name == "1 birds vision–text"
+    assert stream.widths == WIDTHS
+
+
+def test_training_rows_are_padded_to_the_longest_step(tiny_caches: Path) -> None:
+    stream = open_stream(STEPS, tiny_caches, "tiny")
+    step = stream.steps[2]
+    features = stream.training_features(step, step.pair)
+    assert features.a.shape == (56, 12)
+    assert int(features.rows) == 24
+    np.testing.assert_array_equal(features.valid, np.arange(56) < 24)
+    np.testing.assert_array_equal(features.b[:24], stream.caches["rooms"].features("train", "depth"))
+    assert not features.a[24:].any()
+
+
+def test_a_row_limit_shortens_every_step(tiny_caches: Path) -> None:
+    stream = open_stream(STEPS, tiny_caches, "tiny", row_limit=30)
+    assert [stream.rows(step) for step in stream.steps] == [30, 30, 24, 24]
+
+
+def test_equal_captions_are_one_group_where_text_is_in_the_pair(tiny_caches: Path) -> None:
+    stream = open_stream(STEPS, tiny_caches, "tiny")
+    with_text, without = (stream.test_features(stream.steps[i]) for i in (2, 3))
+    same = with_text.groups[:, None] == with_text.groups
+    np.testing.assert_array_equal(same, np.arange(16)[:, None] // 2 == np.arange(16) // 2)
+    assert len(set(np.asarray(without.groups).tolist())) == 16
+
+
+@pytest.mark.parametrize(
+    ("step", "error", "message"),
+    [
+        (
+            ("brids", ("vision", "text"), ("recall",)),
+            StreamError,
+            "no features of the dataset 'brids'.*nearest there: birds",
+        ),
+        (
+            ("birds", ("vision", "txt"), ("recall",)),
+            UnknownNameError,
+            r"modality of step 1 \(birds\) 'txt'; did you mean text",
+        ),
+        (
+            ("birds", ("vision", "text"), ("recal",)),
+            UnknownNameError,
+            "metric of step 1 .* 'recal'; did you mean recall",
+        ),
+        (("birds", ("text", "text"), ("recall",)), StreamError, "must be two different modalities"),
+        (("rooms", ("vision", "depth"), ("accuracy",)), StreamError, "needs text in the pair"),
+    ],
+)
+def test_what_a_step_gets_wrong_is_named(tiny_caches: Path, step: tuple, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        open_stream([step], tiny_caches, "tiny")
+
+
+def test_an_unknown_encoder_names_the_nearest_and_the_command(tiny_caches: Path) -> None:
+    with pytest.raises(
+        StreamError, match="no features of the encoder 'tinny'; the nearest there: tiny.*--encoder=tinny"
+    ):
+        open_stream(STEPS, tiny_caches, "tinny")
+
+
+def test_an_empty_stream_is_refused(tiny_caches: Path) -> None:
+    with pytest.raises(StreamError, match="config.stream.steps is empty"):
+        open_stream([], tiny_caches, "tiny")
+
+
+def test_widths_of_a_modality_must_agree_over_datasets(tmp_path: Path) -> None:
+    write_tiny_caches(tmp_path / "tiny")
+    write_tiny_caches(tmp_path / "other", {**WIDTHS, "text": 8})
+    (tmp_path / "tiny" / "notes").rename(tmp_path / "tiny" / "away")
+    (tmp_path / "other" / "notes").rename(tmp_path / "tiny" / "notes")
+    with pytest.raises(
+        StreamError, match=r"text features of step 2 \(notes\) have width 8, elsewhere in the stream 12"
+    ):
+        open_stream(STEPS, tmp_path, "tiny")
