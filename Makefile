@@ -26,7 +26,7 @@ extract-deps: $(VENV)/extract  ## what extraction needs: torch, decoders, weight
 	$(PIP) einops ftfy iopath regex
 	$(PIP) --no-deps imagebind-unofficial==0.1.1
 
-pocket-media: $(VENV)/train  ## fetch the pocket suite's media with npm, apt-get and dpkg-deb (about 350 MB)
+pocket-media: $(VENV)/train  ## fetch the pocket suite's media with npm, apt-get and dpkg-deb (255 MB)
 	$(BIN)/python -m feature_cache.media --data_root=media
 
 pocket-cache: $(VENV)/extract pocket-media  ## embed the pocket suite's media into caches/pocketbind

