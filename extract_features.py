@@ -1,6 +1,7 @@
 """Raw media -> feature cache, on the command line. ``python extract_features.py --help`` shows examples."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,8 @@ failures.jsonl. Exit code: 0 = every cache is whole, 1 = one is not, 2 = the com
 def main(arguments: Sequence[str] | None = None) -> int:
     """Extracts what the command line asks for; returns the exit code."""
     flags = parse(sys.argv[1:] if arguments is None else arguments)
+    # Threads that spin while they wait make small layers ten times slower wherever another process is busy, too.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is imported, which is later
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     loaded: list[Any] = []  # the encoder, once a dataset needs it
     failed = False
