@@ -32,7 +32,7 @@ failures.jsonl. Exit code: 0 = every cache is whole, 1 = one is not, 2 = the com
 def main(arguments: Sequence[str] | None = None) -> int:
     """Extracts what the command line asks for; returns the exit code."""
     flags = parse(sys.argv[1:] if arguments is None else arguments)
-    # Threads that spin while they wait make small layers ten times slower wherever another process is busy, too.
+    # Threads that spin while they wait make small layers several times slower while another process is busy.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is imported, which is later
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     loaded: list[Any] = []  # the encoder, once a dataset needs it

@@ -20,7 +20,7 @@ from cmcl_jax.methods import Method, method_from_config
 from cmcl_jax.progress import Progress
 from cmcl_jax.stream import Step, Stream, open_stream
 from cmcl_jax.train import init_memory, learn
-from cmcl_jax.workdir import Workdir
+from cmcl_jax.workdir import HEADLINES, Workdir
 from feature_cache.errors import UserError
 
 Matrices = dict[str, Float[np.ndarray, "seeds times tasks"]]
@@ -82,11 +82,14 @@ class _Run:
             done, state = checkpoints.restore_latest(state)
             log = self.folder.open_log(done)
             self.progress.start(self.method, self.stream, self.config.seeds, done)
+            if done == 0:
+                log.write(event="start", step=0, **_row(state["matrices"], 0))
             for step in self.stream.steps[done:]:
                 started = time.perf_counter()
                 state, losses = self._learn(state, step)
-                seconds = time.perf_counter() - started
-                log.write(event="step", step=step.number, name=step.name, losses=losses.tolist(), seconds=seconds)
+                event = {"event": "step", "step": step.number, "name": step.name, "losses": losses.tolist()}
+                event["seconds"] = round(time.perf_counter() - started, 3)
+                log.write(**event, **_row(state["matrices"], step.number))
                 checkpoints.save(step.number, state)
                 self.progress.step_done(step, losses)
         return self.folder.write_results(state["matrices"], self.stream, self.config)
@@ -132,6 +135,12 @@ class _Run:
                     measured[name] = np.full(shape, np.nan, np.float32)
                 measured[name] = _with_cell(measured[name], time_index, column, np.asarray(value))
         return measured
+
+
+def _row(matrices: Matrices, time_index: int) -> dict[str, list[float | None]]:
+    """The headline metrics of every task at one time, means over seeds; None is not this task's metric."""
+    rows = {name: matrices[name][:, time_index].mean(axis=0) for name in HEADLINES if name in matrices}
+    return {name: [None if np.isnan(value) else round(float(value), 3) for value in row] for name, row in rows.items()}
 
 
 def _with_cell(matrix: np.ndarray, row: int, column: int, values: np.ndarray) -> np.ndarray:

@@ -90,11 +90,11 @@ class EventLog:
 
     def __init__(self, path: Path, steps_done: int) -> None:
         self._path = path
-        lines = path.read_text().splitlines() if path.exists() else []
+        lines = path.read_text().splitlines() if steps_done and path.exists() else []
         events = [json.loads(line) for line in lines if line.endswith("}")]  # a killed writer leaves half a line
         kept = [event for event in events if event["step"] <= steps_done]
         write_atomically(path, "".join(json.dumps(event) + "\n" for event in kept).encode())
-        if lines:
+        if steps_done:
             self.write(event="resumed", step=steps_done)
 
     def write(self, **event: Any) -> None:

@@ -27,9 +27,12 @@ def bits(workdir: Path) -> dict[str, bytes]:
     return {str(file.relative_to(workdir)): file.read_bytes() for file in files}
 
 
+def events(workdir: Path) -> list[dict]:
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
 def losses(workdir: Path) -> list[list[list[float]]]:
-    events = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [event["losses"] for event in events if event["event"] == "step"]
+    return [event["losses"] for event in events(workdir) if event["event"] == "step"]
 
 
 @pytest.mark.parametrize(("method", "mode"), METHODS)
@@ -119,7 +122,11 @@ def test_the_matrices_hold_what_the_heads_of_each_time_score(
             scores = z @ z_text.T
             best_is_partner = 100 * np.mean(scores.argmax(1) == np.arange(16))
             assert np.load(tmp_path / "matrices/r1_a2b_diagonal_full.npy")[seed, t, 0] == pytest.approx(best_is_partner)
-    assert np.isnan(np.load(tmp_path / "accuracy_matrix.npy")[:, :, 2:]).all()  # tasks without accuracy
+    matrix = np.load(tmp_path / "accuracy_matrix.npy")
+    assert np.isnan(matrix[:, :, 2:]).all()  # tasks without accuracy
+    for t, event in enumerate(events(tmp_path)):
+        assert event["accuracy"][2:] == [None, None]
+        np.testing.assert_allclose(event["accuracy"][:2], matrix[:, t, :2].mean(axis=0), atol=1e-3)
 
 
 @pytest.mark.parametrize("method", ["vanilla", "dns"])
