@@ -81,7 +81,7 @@ class _Run:
         with Checkpoints(self.folder.checkpoints, keep=self.config.checkpoints_kept) as checkpoints:
             done, state = checkpoints.restore_latest(state)
             log = self.folder.open_log(done)
-            self.progress.start(self.method, self.stream, self.config.seeds, done)
+            self.progress.start(self.config, done)
             if done == 0:
                 log.write(event="start", step=0, **_row(state["matrices"], 0))
             for step in self.stream.steps[done:]:

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from cmcl_jax.methods import Method
-from cmcl_jax.stream import Step, Stream
+from cmcl_jax.stream import Step
 
 
 class Progress:
@@ -43,16 +43,17 @@ class Progress:
     def __exit__(self, *exception: object) -> None:
         self._bar.stop()
 
-    def start(self, method: Method, stream: Stream, seeds: int, steps_done: int) -> None:
-        """A new run begins, with some steps done before."""
-        self._method, self._seeds, self._epochs = type(method).__name__, seeds, method.training.epochs
+    def start(self, config: ConfigDict, steps_done: int) -> None:
+        """A run begins, with some steps done before."""
+        self._method, self._seeds, self._epochs = config.method, config.seeds, config.training.epochs
+        steps = len(config.stream.steps)
         self._bar.start()
         for task in self._bar.task_ids:
             self._bar.remove_task(task)
-        total = len(stream.steps) * self._epochs
+        total = steps * self._epochs
         self._task = self._bar.add_task(self._method, total=total, completed=steps_done * self._epochs, loss="–")
         if steps_done:
-            self._console.print(f"{self._method}: continues after step {steps_done} of {len(stream.steps)}")
+            self._console.print(f"{self._method}: continues after step {steps_done} of {steps}")
 
     def on_epoch(self, step: Step) -> Callable[[Any, Any], None] | None:
         """The function to call with (epoch, loss), once per seed; the same one for all steps."""
