@@ -31,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"{error.filename}: {error.strerror}. Choose another --workdir or --out.", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("Stopped. To go on, give the same command again.", file=sys.stderr)
         return 130
@@ -53,7 +56,7 @@ def train(flags: argparse.Namespace) -> None:
 
 def report(flags: argparse.Namespace) -> None:
     """Reports finished runs."""
-    _report(flags.workdir, flags.out or flags.workdir[0])
+    _report(flags.workdir, flags.workdir[0] if flags.out is None else flags.out)
 
 
 def _train(config: str, overrides: Sequence[str], workdir: Path) -> None:
@@ -85,13 +88,16 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
         arguments = ["demo", *arguments]
     flags, rest = parser.parse_known_args(arguments)
+    for flag, value in zip(rest, rest[1:], strict=False):
+        if flag.startswith("--config.") and "=" not in flag and not value.startswith("-"):
+            parser.error(f"write {flag}={value}, in one word")
     flags.overrides = [flag.removeprefix("--config.") for flag in rest if flag.startswith("--config.")]
     unknown = [flag for flag in rest if not flag.startswith("--config.") or not hasattr(flags, "config")]
     if unknown:
         valid = [f"--{name}" for name in vars(flags) if name not in ("command", "overrides")]
         alike = nearest(unknown[0].partition("=")[0], valid)
         parser.error(f"there is no flag {unknown[0]!r} here; the nearest are: {', '.join(alike)}")
-    missing = [f"--{name}" for name in ("config", "workdir") if getattr(flags, name, "") is None]
+    missing = [f"--{name}" for name in ("config", "workdir") if vars(flags).get(name, "") is None]
     if missing:
         parser.error(f"this command needs {' and '.join(missing)}; `run.py --help` shows examples")
     return flags
@@ -114,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=command)
     sub = commands.add_parser("report", help=report.__doc__, description=report.__doc__, **layout)
     sub.add_argument("--workdir", type=Path, nargs="+", help="folders of the runs to compare")
-    sub.add_argument("--out", type=Path, default="", help="where report.md and figures go (default: the first workdir)")
+    sub.add_argument("--out", type=Path, help="where report.md and figures go (default: the first workdir)")
     sub.set_defaults(command=report)
     return parser
 

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-import json
-from collections.abc import Iterable, Iterator
+import inspect
+import operator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
+from cmcl_jax.metrics.retrieval import CREDITS
 from feature_cache.errors import UserError
+from feature_cache.manifest import SPLITS
 from feature_cache.registry import check_name, nearest
+
+CHOICES = {"dtype": ("float32", "float64"), "evaluation.credit": CREDITS, "evaluation.split": SPLITS}
+AT_LEAST_ONE = ("seeds", "checkpoints_kept", "stream.row_limit")
 
 
 class ConfigError(UserError):
@@ -31,24 +37,35 @@ def load_config(source: str, overrides: Iterable[str] = ()) -> ConfigDict:
         a value is not of the field's type.
     """
     path, _, variant = source.partition(":")
-    config = _get_config(Path(path))(*([variant] if variant else []))
+    config = _call(_get_config(Path(path)), path, variant)
     config.lock()
     for override in overrides:
         field, equals, value = override.partition("=")
         if not equals:
-            raise ConfigError(f"--config.{field} needs a value: --config.{field}=…")
+            raise ConfigError(f"--config.{field} needs its value in the same word: --config.{field}=…")
         _set(config, field, _literal(value))
     return config.copy_and_resolve_references()
+
+
+def check_config(config: ConfigDict) -> None:
+    """Checks the values that no other part of the library checks.
+
+    Raises:
+      ConfigError: naming the field, its value and what it may be.
+    """
+    for field, allowed in CHOICES.items():
+        value = operator.attrgetter(field)(config)
+        if value not in allowed:
+            raise ConfigError(f"config.{field} must be one of {', '.join(allowed)}, but it is {value!r}.")
+    for field in AT_LEAST_ONE:
+        value = operator.attrgetter(field)(config)
+        if value is not None and (isinstance(value, bool) or value < 1):
+            raise ConfigError(f"config.{field} must be at least 1, but it is {value!r}.")
 
 
 def optional(kind: type) -> Any:
     """A field that is None unless set, and then of a type: shown as None in the config."""
     return config_dict.placeholder(kind)
-
-
-def to_json(config: ConfigDict) -> str:
-    """The config as readable JSON."""
-    return json.dumps(json.loads(config.to_json()), indent=2)
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> Iterator[str]:
@@ -68,7 +85,7 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> I
 def _get_config(path: Path) -> Any:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if not path.is_file() or spec is None or spec.loader is None:
-        others = [str(other) for other in path.parent.glob("*.py")]
+        others = [str(other) for folder in {path.parent, Path("configs")} for other in folder.glob("*.py")]
         raise ConfigError(
             f"--config={path}: there is no such file; the nearest are: {', '.join(nearest(str(path), others))}."
         )
@@ -77,6 +94,12 @@ def _get_config(path: Path) -> Any:
     if not hasattr(module, "get_config"):
         raise ConfigError(f"--config={path}: the file defines no get_config(), so it is not a config.")
     return module.get_config
+
+
+def _call(get_config: Callable[..., ConfigDict], path: str, variant: str) -> ConfigDict:
+    if variant and not inspect.signature(get_config).parameters:
+        raise ConfigError(f"--config={path}:{variant}: {path} has no variants; write --config={path}.")
+    return get_config(variant) if variant else get_config()
 
 
 def _set(config: ConfigDict, field: str, value: Any) -> None:

@@ -13,14 +13,16 @@ from jaxtyping import Float, PRNGKeyArray
 from ml_collections import ConfigDict
 
 from cmcl_jax.checkpoint import Checkpoints
-from cmcl_jax.config import ConfigError
+from cmcl_jax.config import check_config
 from cmcl_jax.evaluate import evaluate_task
 from cmcl_jax.heads import Heads, init_heads
 from cmcl_jax.methods import Method, method_from_config
+from cmcl_jax.methods.base import active_pair
+from cmcl_jax.metrics.transfer import HEADLINES
 from cmcl_jax.progress import Progress
 from cmcl_jax.stream import Step, Stream, open_stream
 from cmcl_jax.train import init_memory, learn
-from cmcl_jax.workdir import HEADLINES, Workdir
+from cmcl_jax.workdir import Workdir
 from feature_cache.errors import UserError
 
 Matrices = dict[str, Float[np.ndarray, "seeds times tasks"]]
@@ -42,18 +44,17 @@ def run(config: ConfigDict, workdir: str | Path, progress: Progress | None = Non
       The content of `summary.json`.
 
     Raises:
-      CacheError, StreamError, UnknownNameError, ConfigError: if config, caches and workdir do not fit each other.
+      CacheError, StreamError, UnknownNameError, ConfigError, RunError: if config, caches and workdir do not fit each
+        other, or the workdir is damaged or in use.
       DivergedError: if a loss is not finite.
     """
-    if config.dtype not in ("float32", "float64"):
-        raise ConfigError(f"config.dtype must be float32 or float64, but it is {config.dtype!r}.")
+    check_config(config)
     folder = Workdir(Path(workdir))
-    folder.check_same(config)
-    summary = folder.summary()
-    if summary is None:
-        with jax.enable_x64(config.dtype == "float64"):
-            summary = _Run(config, folder, progress or Progress.silent()).finish()
-    return summary
+    with jax.enable_x64(config.dtype == "float64"):
+        this = _Run(config, folder, progress or Progress.silent())
+        with folder.locked():
+            folder.claim(config, this.stream)
+            return folder.summary() or this.finish()
 
 
 class DivergedError(UserError):
@@ -76,7 +77,6 @@ class _Run:
 
     def finish(self) -> dict[str, Any]:
         """Runs what is left of the stream and writes the results."""
-        self.folder.claim(self.config)
         state = self._start()
         with Checkpoints(self.folder.checkpoints, keep=self.config.checkpoints_kept) as checkpoints:
             done, state = checkpoints.restore_latest(state)
@@ -96,7 +96,9 @@ class _Run:
 
     def _start(self) -> dict[str, Any]:
         """The state before the first step, measured zero-shot."""
-        heads = jax.vmap(lambda key: init_heads(key, self.stream.widths, dtype=self.dtype))(self.keys)
+        heads = jax.vmap(lambda key: init_heads(jax.random.fold_in(key, 0), self.stream.widths, dtype=self.dtype))(
+            self.keys
+        )
         memory = init_memory(self.method, heads, self.stream.pairs)
         return {"heads": heads, "memory": memory, "matrices": self._measure(heads, {}, 0)}
 
@@ -113,9 +115,10 @@ class _Run:
             on_epoch=self.progress.on_epoch(step),
         )
         losses = np.asarray(on_device)
-        if not np.isfinite(losses).all():
+        jax.effects_barrier()  # no epoch is reported after its step
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((losses, active_pair(heads, step)))):
             raise DivergedError(
-                f"The loss of step {step.name} became {losses[~np.isfinite(losses)][0]}: training diverged. Lower "
+                f"Training diverged in step {step.name}: its losses are {losses.mean(axis=0)}. Lower "
                 f"config.training.learning_rate (now {self.config.training.learning_rate}) or raise "
                 f"config.training.temperature (now {self.config.training.temperature})."
             )

@@ -17,9 +17,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
-PyTree = Any
 HIGHEST = jax.lax.Precision.HIGHEST
 THRESHOLD_RULES = ("absolute", "relative", "energy")
 
@@ -102,8 +101,8 @@ def dual_null_space(*, protect_biases: bool = True) -> optax.GradientTransformat
     * *before Adam*, as published, it projects gradients; Adam's elementwise rescaling, which also blows up the
       float32 rounding left where the projected gradient should be zero, and weight decay leave the null space again.
 
-    Momentum, second-moment rescaling, sign or decay *after* this transform break the promise; scaling by a scalar
-    keeps it.
+    Elementwise rescaling, sign or decay *after* this transform break the promise. Scaling by a scalar keeps it, and so
+    does momentum as long as the projectors stay; a momentum that outlives `replace_projectors` carries old updates on.
 
     Args:
       protect_biases: 1-d leaves of length `d_out` are projected by `I − P_out`; if False they pass unchanged (as
@@ -171,7 +170,9 @@ def replace_projectors(opt_state: PyTree, projectors: PyTree) -> PyTree:
 
 
 def protected_fraction(updates: PyTree, opt_state: PyTree) -> Float[Array, ""]:
-    """Share of the updates' norm that lies in the protected space, 0 where the promise holds, at most 1.
+    """Share of the updates' norm that lies in the protected space, from 0 (nothing protected moves) to 1.
+
+    Leaves without a projector count as free: with `protect_biases=False` it says nothing about what biases move.
 
     Args:
       updates: what is about to be applied, the parameters' tree.
@@ -199,12 +200,10 @@ def _is_projector(node: PyTree) -> bool:
 
 def _nothing_to_protect(leaf: Array, protect_biases: bool) -> NullSpaceProjector | None:
     dtype = jnp.promote_types(leaf.dtype, jnp.float32)
-    empty = [jnp.zeros((width, width), dtype) for width in leaf.shape]
-    if leaf.ndim == 2:
-        return NullSpaceProjector(*empty)
-    if leaf.ndim == 1 and protect_biases:
-        return NullSpaceProjector(None, *empty)
-    return None
+    if leaf.ndim not in (1, 2) or (leaf.ndim == 1 and not protect_biases):
+        return None
+    *inputs, outputs = (jnp.zeros((width, width), dtype) for width in leaf.shape)
+    return NullSpaceProjector(inputs[0] if inputs else None, outputs)
 
 
 def _project(p: NullSpaceProjector | None, update: Array) -> Array:

@@ -30,7 +30,7 @@ class Progress:
             console=console,
             transient=True,
         )
-        self._method, self._name, self._seeds, self._epochs = "", "", 1, 1
+        self._method, self._name, self._epochs = "", "", 1
 
     @classmethod
     def silent(cls) -> Progress:
@@ -45,7 +45,7 @@ class Progress:
 
     def start(self, config: ConfigDict, steps_done: int) -> None:
         """A run begins, with some steps done before."""
-        self._method, self._seeds, self._epochs = config.method, config.seeds, config.training.epochs
+        self._method, self._epochs = config.method, config.training.epochs
         steps = len(config.stream.steps)
         self._bar.start()
         for task in self._bar.task_ids:
@@ -56,7 +56,7 @@ class Progress:
             self._console.print(f"{self._method}: continues after step {steps_done} of {steps}")
 
     def on_epoch(self, step: Step) -> Callable[[Any, Any], None] | None:
-        """The function to call with (epoch, loss), once per seed; the same one for all steps."""
+        """The function to call with (epoch, loss); the same one for all steps."""
         if self._console.quiet:
             return None
         self._name = f"{self._method} · {step.name}"
@@ -66,7 +66,7 @@ class Progress:
     def _advance(self, epoch: Any, loss: Any) -> None:
         self._bar.update(
             self._task,
-            advance=1 / self._seeds,
+            advance=1,
             description=f"{self._name} · epoch {int(epoch) + 1}/{self._epochs}",
             loss=f"{float(loss):.3f}",
         )

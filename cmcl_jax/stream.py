@@ -17,6 +17,8 @@ from feature_cache.errors import UserError, extract_command
 from feature_cache.manifest import MODALITY_ORDER
 from feature_cache.registry import check_name, nearest
 
+FORM = 'A step is (dataset, (modality, modality), (metric, …)), such as ("emoji", ("vision", "text"), ("recall",)).'
+
 
 class StreamError(UserError):
     """The steps of a stream do not fit each other or their caches."""
@@ -73,8 +75,8 @@ class TaskFeatures(NamedTuple):
 
     Attributes:
       a, b: features of both modalities, row-aligned.
-      groups: rows with equal numbers are correct answers for each other: equal captions where text is in the pair,
-        the row alone elsewhere.
+      groups: rows with equal numbers are correct answers for each other: equal captions where text is in the pair;
+        elsewhere, and without a caption, the row alone.
       labels: class of each row, −1 for none.
       class_features: embeddings of the class texts, or None without classes.
     """
@@ -116,6 +118,11 @@ class Stream:
         return tuple(dict.fromkeys(step.pair for step in self.steps))
 
     @property
+    def checksums(self) -> dict[str, str]:
+        """The checksum of each cache's manifest, which has those of all its files: it stands for the data."""
+        return {dataset: cache.manifest.checksum for dataset, cache in self.caches.items()}
+
+    @property
     def synthetic(self) -> bool:
         """Whether any of the data is made up."""
         return any(cache.manifest.synthetic for cache in self.caches.values())
@@ -142,9 +149,13 @@ class Stream:
     def test_features(self, step: Step, split: str = "test", dtype: Any = jnp.float32) -> TaskFeatures:
         """The step's test (or validation) rows on the device."""
         cache = self.caches[step.dataset]
+        if cache.manifest.splits[split].count == 0:
+            raise StreamError(
+                f"The {split} split of {cache.path} is empty: step {step.number} cannot be evaluated on it."
+            )
         a, b = (np.asarray(cache.features(split, modality), dtype) for modality in step.pair)
-        captions = cache.captions(split) if "text" in step.pair else range(len(a))
-        _, groups = np.unique(np.asarray(captions), return_inverse=True)
+        captions = cache.captions(split) if "text" in step.pair else [""] * len(a)
+        groups = np.unique([caption or f"\0{i}" for i, caption in enumerate(captions)], return_inverse=True)[1]
         classes = cache.class_features
         return TaskFeatures(
             a=jnp.asarray(a),
@@ -174,8 +185,10 @@ def open_stream(
       StreamError: if encoder or dataset have no cache there (naming the nearest that have), a step names what its
         dataset does not have, or widths of a modality differ between datasets.
     """
+    for number, step in enumerate(steps, start=1):
+        _check_form(number, step)
     if not steps:
-        raise StreamError("config.stream.steps is empty: a stream needs at least one (dataset, pair, metrics).")
+        raise StreamError(f"config.stream.steps is empty: a stream needs at least one step. {FORM}")
     datasets = dict.fromkeys(step[0] for step in steps)
     caches = {dataset: _open(Path(cache_dir), encoder, dataset) for dataset in datasets}
     stream = Stream(
@@ -185,6 +198,13 @@ def open_stream(
     )
     _check_widths(stream)
     return stream
+
+
+def _check_form(number: int, step: Any) -> None:
+    match step:
+        case (str(), (str(), str()), (str(), *more)) if all(isinstance(name, str) for name in more):
+            return
+    raise StreamError(f"Step {number} of config.stream.steps is {step!r}. {FORM}")
 
 
 def _open(cache_dir: Path, encoder: str, dataset: str) -> FeatureCache:
@@ -205,6 +225,8 @@ def _checked_step(number: int, dataset: str, pair: Sequence[str], names: Sequenc
         check_name(cache.modalities, f"modality of {where}", modality)
     for metric in names:
         check_name(metrics.REGISTRY, f"metric of {where}", metric)
+    if cache.manifest.splits["train"].count == 0:
+        raise StreamError(f"The train split of {cache.path} is empty: {where} cannot be trained on it.")
     if len(set(pair)) != 2:
         raise StreamError(f"The pair of {where} must be two different modalities, but it is {tuple(pair)}.")
     if "accuracy" in names and (cache.class_features is None or "text" not in pair):

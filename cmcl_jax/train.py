@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from cmcl_jax.heads import Heads
-from cmcl_jax.methods.base import Batch, Method, PyTree, active_pair, with_pair
+from cmcl_jax.methods.base import Batch, Method, active_pair, with_pair
 from cmcl_jax.stream import PairFeatures, Step
 
 OnEpoch = Callable[[Any, Any], None]
@@ -94,46 +94,42 @@ def train_pair(
       state: from `method.before_step`, with a leading seed axis.
       features: the step's rows, shared by all seeds.
       keys: one per seed; decides the order of the batches.
-      on_epoch: called on the host with (epoch, loss) once per seed and epoch, without the device waiting for it.
+      on_epoch: called on the host with (epoch, mean loss) after each epoch; it should return at once, for the device
+        may wait for it. Without it the program never turns to the host.
 
     Returns:
       The trained pair, and the losses `(seeds, epochs)`, means over the epoch's batches.
     """
-    train = functools.partial(_train_one_seed, method, features, on_epoch)
-    trained: tuple[Heads, Array] = jax.vmap(train)(pair, state, keys)
-    return trained
+    train_epoch = jax.vmap(functools.partial(_train_epoch, method, features), in_axes=(0, 0, None))
 
-
-def _train_one_seed(
-    method: Method,
-    features: PairFeatures,
-    on_epoch: OnEpoch | None,
-    pair: Heads,
-    state: PyTree,
-    key: PRNGKeyArray,
-) -> tuple[Heads, Float[Array, " epochs"]]:
-    size = method.training.batch_size
-    batches = -(-features.rows // size)
-
-    def epoch(carry: tuple[Heads, Any], number: Int[Array, ""]) -> tuple[tuple[Heads, Any], Array]:
-        order = _shuffled(jax.random.fold_in(key, number), features, size)
-
-        def batch(i: Int[Array, ""], carry: tuple[Heads, Any, Array]) -> tuple[Heads, Any, Array]:
-            pair, state, total = carry
-            rows = jax.lax.dynamic_slice(order, (i * size,), (size,))
-            valid = i * size + jnp.arange(size) < features.rows
-            loss, gradients = method.gradient(state, pair, Batch(features.a[rows], features.b[rows], valid))
-            pair, state = method.update(state, gradients, pair)
-            return pair, state, total + loss
-
-        *carry_out, total = jax.lax.fori_loop(0, batches, batch, (*carry, jnp.zeros((), features.a.dtype)))
-        loss = total / batches
+    def epoch(carry: tuple[Heads, PyTree], number: Int[Array, ""]) -> tuple[tuple[Heads, PyTree], Array]:
+        carry, losses = train_epoch(carry, keys, number)
         if on_epoch is not None:
-            jax.debug.callback(on_epoch, number, loss)
-        return tuple(carry_out), loss
+            jax.debug.callback(on_epoch, number, jnp.mean(losses))
+        return carry, losses
 
     (pair, _), losses = jax.lax.scan(epoch, (pair, state), jnp.arange(method.training.epochs))
-    return pair, losses
+    return pair, losses.T
+
+
+def _train_epoch(
+    method: Method, features: PairFeatures, carry: tuple[Heads, PyTree], key: PRNGKeyArray, number: Int[Array, ""]
+) -> tuple[tuple[Heads, PyTree], Float[Array, ""]]:
+    """One seed's pass over the step's rows, in an order of its own; the mean loss of its batches."""
+    size = min(method.training.batch_size, features.a.shape[0])
+    batches = -(-features.rows // size)
+    order = _shuffled(jax.random.fold_in(key, number), features, size)
+
+    def batch(i: Int[Array, ""], carry: tuple[Heads, PyTree, Array]) -> tuple[Heads, PyTree, Array]:
+        pair, state, total = carry
+        rows = jax.lax.dynamic_slice(order, (i * size,), (size,))
+        valid = i * size + jnp.arange(size) < features.rows
+        loss, gradients = method.gradient(state, pair, Batch(features.a[rows], features.b[rows], valid))
+        pair, state = method.update(state, gradients, pair)
+        return pair, state, total + loss
+
+    pair, state, total = jax.lax.fori_loop(0, batches, batch, (*carry, jnp.zeros((), features.a.dtype)))
+    return (pair, state), total / batches
 
 
 def _shuffled(key: PRNGKeyArray, features: PairFeatures, batch_size: int) -> Int[Array, " n"]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,17 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from cmcl_jax.config import ConfigError, differences, to_json
-from cmcl_jax.metrics.transfer import summarize
+from cmcl_jax.config import ConfigError, differences
+from cmcl_jax.metrics.transfer import HEADLINES, summarize
 from cmcl_jax.stream import Stream
 from feature_cache.atomic import write_atomically
+from feature_cache.errors import UserError
 
-HEADLINES = ("accuracy", "r1", "r5", "r10")
-PLACES = ("cache_dir",)  # fields of a config that say where things are, not what is computed
+NO_RESULT_DEPENDS_ON = ("cache_dir", "checkpoints_kept")
+
+
+class RunError(UserError):
+    """A run's folder is missing, unfinished, damaged, in use, or not what it is needed for."""
 
 
 @dataclass(frozen=True)
@@ -32,32 +38,43 @@ class Workdir:
         """Folder of the checkpoints."""
         return self.path / "checkpoints"
 
-    def check_same(self, config: ConfigDict) -> None:
-        """Checks that the folder is free or holds a run of this config.
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Makes the folder and holds it: no second process may write to it meanwhile.
 
         Raises:
-          ConfigError: if it holds a run of another config; says which fields differ.
+          RunError: if another process holds it.
         """
-        file = self.path / "config.json"
-        if not file.exists():
-            return
-        old, new = json.loads(file.read_text()), json.loads(to_json(config))
-        changed = [line for line in differences(old, new) if not line.startswith(PLACES)]
-        if changed:
-            raise ConfigError(
-                f"--workdir={self.path} holds a run of another config ({'; '.join(changed)}). Choose another workdir, "
-                "or delete this one to run again."
-            )
-
-    def claim(self, config: ConfigDict) -> None:
-        """Makes the folder this config's, by `config.json`."""
         self.path.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.path / "config.json", to_json(config).encode())
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RunError(
+                    f"--workdir={self.path} is in use: another process is training there. Wait for it, or choose "
+                    "another workdir."
+                ) from error
+            yield
+
+    def claim(self, config: ConfigDict, stream: Stream) -> None:
+        """Makes the folder this run's, by `config.json`: the config, and of which caches it was computed.
+
+        Raises:
+          ConfigError: if it already holds something computed from another config or other caches; says what differs.
+        """
+        new = {**json.loads(config.to_json()), "caches": stream.checksums}
+        if (self.path / "summary.json").exists() or any(self.checkpoints.glob("*")):
+            changed = list(differences(_comparable(read_json(self.path, "config.json")), _comparable(new)))
+            if changed:
+                raise ConfigError(
+                    f"--workdir={self.path} holds a run of another config or of other features "
+                    f"({'; '.join(changed)}). Choose another workdir, or delete this one to run again."
+                )
+        self._write_json("config.json", new)
 
     def summary(self) -> dict[str, Any] | None:
         """The content of `summary.json`, or None if the run is not finished."""
-        file = self.path / "summary.json"
-        return json.loads(file.read_text()) if file.exists() else None
+        return read_json(self.path, "summary.json") if (self.path / "summary.json").exists() else None
 
     def open_log(self, steps_done: int) -> EventLog:
         """The run's `metrics.jsonl`, with the events of the steps that are done."""
@@ -91,8 +108,7 @@ class EventLog:
     def __init__(self, path: Path, steps_done: int) -> None:
         self._path = path
         lines = path.read_text().splitlines() if steps_done and path.exists() else []
-        events = [json.loads(line) for line in lines if line.endswith("}")]  # a killed writer leaves half a line
-        kept = [event for event in events if event["step"] <= steps_done]
+        kept = [event for event in map(_event, lines) if event.get("step", np.inf) <= steps_done]
         write_atomically(path, "".join(json.dumps(event) + "\n" for event in kept).encode())
         if steps_done:
             self.write(event="resumed", step=steps_done)
@@ -101,6 +117,42 @@ class EventLog:
         """Appends one event; it must say after which `step` it is."""
         with self._path.open("a") as file:
             file.write(json.dumps(event) + "\n")
+
+
+def read_json(folder: Path, name: str) -> dict[str, Any]:
+    """The object in a JSON file of a run's folder.
+
+    Raises:
+      RunError: if it cannot be read or holds something else.
+    """
+    try:
+        content = json.loads((folder / name).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise damaged(folder, name, f"it cannot be read ({error})") from error
+    if not isinstance(content, dict):
+        raise damaged(folder, name, f"it holds a {type(content).__name__} instead of an object")
+    return content
+
+
+def damaged(folder: Path, name: str, what: str) -> RunError:
+    """The error that says which file of a run is damaged, how, and what to do."""
+    return RunError(
+        f"The run {folder} is damaged at {name}: {' '.join(what.split())}. Delete the folder and train again: "
+        f"`python run.py train --config=… --workdir={folder}`."
+    )
+
+
+def _comparable(config: dict[str, Any]) -> dict[str, Any]:
+    return {field: value for field, value in config.items() if field not in NO_RESULT_DEPENDS_ON}
+
+
+def _event(line: str) -> dict[str, Any]:
+    """A line of the log; nothing for the half line that a killed writer leaves."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return {}
+    return event if isinstance(event, dict) else {}
 
 
 def _tasks(stream: Stream) -> dict[str, Any]:

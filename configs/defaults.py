@@ -33,7 +33,7 @@ def default_config() -> ConfigDict:
                 "credit": "diagonal",  # or any: every item with the same caption is a correct answer
             },
             "dns": {
-                "mode": "ours",  # or released: the public reference, operation by operation
+                "mode": "ours",  # or released: the reference's arithmetic (its loss is training.direction = a_to_b)
                 # None below: the mode's own default
                 "project": optional(str),  # updates | gradients
                 "rule": optional(str),  # absolute | relative | energy

@@ -155,8 +155,15 @@ class Manifest:
 
         Without a newline at the end, so that a file that lost its last byte is not valid JSON.
         """
-        fields = {"format_version": FORMAT_VERSION, **dataclasses.asdict(self)}
-        return json.dumps({**fields, "checksum": _checksum(fields)}, indent=2, ensure_ascii=False)
+        return json.dumps({**self._fields(), "checksum": self.checksum}, indent=2, ensure_ascii=False)
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of the manifest's content, which has the checksums of all files: it stands for the whole cache."""
+        return _checksum(self._fields())
+
+    def _fields(self) -> dict[str, Any]:
+        return {"format_version": FORMAT_VERSION, **dataclasses.asdict(self)}
 
     @classmethod
     def from_json(cls, text: str) -> "Manifest":

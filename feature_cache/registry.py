@@ -30,7 +30,7 @@ def check_name(valid: Iterable[str], kind: str, name: str) -> None:
     feature_cache.errors.UnknownNameError: There is no dataset 'furnitur'; did you mean furniture? Valid names: \
 emoji, furniture.
     """
-    names = sorted(valid)
+    names, name = sorted(valid), str(name)
     if name not in names:
         guess = nearest(name, names)
         hint = "" if guess == names else f"; did you mean {' or '.join(guess)}?"

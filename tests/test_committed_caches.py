@@ -49,7 +49,8 @@ def test_every_instrument_is_in_every_split_with_its_class_text_as_caption() -> 
         assert set(cache.labels(split).tolist()) == set(range(128))
         texts = [label.text for label in cache.manifest.classes]
         assert [texts[label] for label in cache.labels(split)] == cache.captions(split)
-        np.testing.assert_array_equal(cache.features(split, "text"), cache.class_features[cache.labels(split)])
+        class_rows = cache.class_features[cache.labels(split)]
+        np.testing.assert_allclose(cache.features(split, "text"), class_rows, atol=1e-3)  # one float16 apart, if at all
 
 
 @pytest.mark.parametrize("dataset", DATASETS)

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from cmcl_jax.config import ConfigError, load_config
+from cmcl_jax.config import ConfigError, check_config, load_config
 from cmcl_jax.methods import method_from_config
 from cmcl_jax.methods.dns import DualNullSpace
 from cmcl_jax.methods.dns_released import ReleasedDualNullSpace
@@ -26,7 +26,7 @@ def test_overrides_reach_nested_fields_with_their_types() -> None:
         ("training.epochs.x=3", "There is no field in config.training.epochs 'x'"),
         ("training.epochs=many", "--config.training.epochs='many': the field is of type int, but this is of type str"),
         ("dns.rule=3", "the field is of type str, but this is of type int"),
-        ("training.epochs", "--config.training.epochs needs a value"),
+        ("training.epochs", "--config.training.epochs needs its value in the same word"),
     ],
 )
 def test_a_wrong_override_is_named_with_the_nearest_fields(override: str, message: str) -> None:
@@ -73,6 +73,35 @@ def test_an_unknown_variant_and_method_name_the_nearest() -> None:
         method_from_config(load_config(POCKET, ["method=dsn"]))
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seeds=0", "config.seeds must be at least 1, but it is 0"),
+        ("seeds=-2", "config.seeds must be at least 1, but it is -2"),
+        ("checkpoints_kept=0", "config.checkpoints_kept must be at least 1"),
+        ("stream.row_limit=0", "config.stream.row_limit must be at least 1"),
+        ("evaluation.credit=all", "config.evaluation.credit must be one of diagonal, any, but it is 'all'"),
+        ("evaluation.split=tset", "config.evaluation.split must be one of train, validation, test, but it is 'tset'"),
+        ("dtype=float16", "config.dtype must be one of float32, float64, but it is 'float16'"),
+    ],
+)
+def test_a_value_out_of_range_is_named_with_what_it_may_be(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_config(load_config(POCKET, [override]))
+
+
+@pytest.mark.parametrize("override", ["epochs=True", "clip_norm=None", "learning_rate=0.0", "temperature=-1.0"])
+def test_a_training_value_that_is_no_positive_number_is_named(override: str) -> None:
+    field = override.partition("=")[0]
+    with pytest.raises(UserError, match=f"config.training.{field} must be a number greater than 0"):
+        method_from_config(load_config(POCKET, [f"training.{override}"]))
+
+
+def test_a_config_without_variants_says_so() -> None:
+    with pytest.raises(ConfigError, match="configs/pocket.py has no variants; write --config=configs/pocket.py"):
+        load_config("configs/pocket.py:large")
+
+
 def test_dns_settings_are_checked_against_the_mode() -> None:
     given = ["method=dns", "dns.output_threshold=0.25"]
     method = method_from_config(load_config(POCKET, [*given, "dns.one_sided=True"]))
@@ -84,5 +113,8 @@ def test_dns_settings_are_checked_against_the_mode() -> None:
         method_from_config(load_config(POCKET, [*given, "dns.mode=ors"]))
     with pytest.raises(UnknownNameError, match="config.dns.rule 'relativ'; did you mean relative"):
         method_from_config(load_config(POCKET, [*given, "dns.rule=relativ"]))
-    with pytest.raises(UserError, match="config.dns.input_threshold must not be negative, but it is -1.0"):
+    with pytest.raises(
+        UserError,
+        match="input_threshold must be at least 0 and less than 1 by the relative rule",
+    ):
         method_from_config(load_config(POCKET, [*given, "dns.input_threshold=-1.0"]))

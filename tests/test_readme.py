@@ -32,6 +32,12 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_its_pictures_and_its_links_are_there() -> None:
+    linked = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
+    assert "docs/demo/accuracy_and_recall.png" in linked
+    assert all((ROOT / link).is_file() for link in linked)
+
+
 def test_its_make_targets_exist() -> None:
     targets = [command[1] for command in commands() if command[0] == "make"]
     assert targets == ["demo", "test", "pocket-cache"]
@@ -50,7 +56,9 @@ def test_its_code_and_its_commands_run(checkout: Path) -> None:
     for command in runs:
         quick = QUICK if command[2] == "train" else []
         subprocess.run([sys.executable, *command[1:], *quick], check=True, cwd=checkout, capture_output=True)
-    assert (checkout / "runs/pocket_dns/accuracy_and_recall.png").exists()
+        if command[2] == "report":
+            assert "report.md" in {path.name for path in (checkout / "runs/pocket_dns").iterdir()}
+        (checkout / "runs/pocket_dns/report.md").unlink(missing_ok=True)  # train wrote one too
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ import run
         (["--workdr=x"], "there is no flag '--workdr=x' here; the nearest are: --workdir"),
         (["report"], "this command needs --workdir"),
         (["report", "--workdir=x", "--config.seeds=2"], "there is no flag '--config.seeds=2' here"),
+        (["--config.method", "dns"], "write --config.method=dns, in one word"),
         (["trian"], "invalid choice: 'trian' .choose from '?demo'?, '?train'?, '?report'?"),
     ],
 )
@@ -71,6 +72,28 @@ def test_train_and_report_write_table_and_figures(
     for word in ("zero-shot", "vanilla", "dns", "synthetic", "R@10"):
         assert word in shown
     assert {file.name for file in (tmp_path / "out").iterdir()} >= {"report.md", "accuracy_and_recall.png", "tasks.png"}
+
+
+def test_report_writes_into_the_runs_folder_unless_told_otherwise(
+    tiny_caches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = ["--config=tests/tiny_config.py", f"--config.cache_dir={tiny_caches}", f"--workdir={tmp_path / 'run'}"]
+    assert run.main(["train", *flags]) == 0
+    (tmp_path / "run" / "report.md").unlink()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert run.main(["report", f"--workdir={tmp_path / 'run'}"]) == 0
+    assert (tmp_path / "run" / "report.md").exists()
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_workdir_that_is_a_file_is_named(
+    tiny_caches: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    flags = ["--config=tests/tiny_config.py", f"--config.cache_dir={tiny_caches}", f"--workdir={tmp_path / 'file'}"]
+    assert run.main(["train", *flags]) == 1
+    assert f"{tmp_path / 'file'}: File exists. Choose another --workdir" in capsys.readouterr().err
 
 
 def test_the_demo_trains_its_methods_and_reports(

@@ -71,6 +71,38 @@ def test_what_a_step_gets_wrong_is_named(tiny_caches: Path, step: tuple, error: 
         open_stream([step], tiny_caches, "tiny")
 
 
+def test_items_without_a_caption_are_not_correct_for_each_other(tmp_path: Path) -> None:
+    write_tiny_caches(tmp_path / "tiny", captioned=False)
+    stream = open_stream(STEPS, tmp_path, "tiny")
+    assert len(set(np.asarray(stream.test_features(stream.steps[0]).groups).tolist())) == 16
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        ("birds", ("vision", "text"), ("recall",)),
+        (("birds", ("vision", "text")),),
+        (("birds", ("vision", "text"), "recall"),),
+        (("birds", ("vision", "text"), ()),),
+        ((3, ("vision", "text"), ("recall",)),),
+    ],
+    ids=["no outer tuple", "no metrics", "metric not in a tuple", "empty metrics", "number as dataset"],
+)
+def test_a_step_of_another_form_is_shown_with_one_that_is_right(tiny_caches: Path, steps: tuple) -> None:
+    with pytest.raises(StreamError, match="Step 1 of config.stream.steps is .* A step is .dataset"):
+        open_stream(steps, tiny_caches, "tiny")
+
+
+def test_an_empty_split_is_named(tmp_path: Path) -> None:
+    write_tiny_caches(tmp_path / "tiny", splits={"train": 0, "test": 4})
+    with pytest.raises(StreamError, match=r"The train split of .*birds is empty"):
+        open_stream(STEPS, tmp_path, "tiny")
+    write_tiny_caches(tmp_path / "other", splits={"train": 4, "test": 0})
+    stream = open_stream(STEPS, tmp_path, "other")
+    with pytest.raises(StreamError, match=r"The test split of .*birds is empty"):
+        stream.test_features(stream.steps[0])
+
+
 def test_an_unknown_encoder_names_the_nearest_and_the_command(tiny_caches: Path) -> None:
     with pytest.raises(
         StreamError, match="no features of the encoder 'tinny'; the nearest there: tiny.*--encoder=tinny"

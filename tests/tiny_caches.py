@@ -22,13 +22,18 @@ STEPS = (
 CLASSES = 4
 
 
-def write_tiny_caches(cache_dir: Path, widths: dict[str, int] = WIDTHS, rank: int | None = None) -> Path:
-    """Caches of `DATASETS` below `cache_dir`; with `rank`, training features span so many directions and no more."""
-    rng = np.random.default_rng(0)
+def write_tiny_caches(
+    cache_dir: Path,
+    widths: dict[str, int] = WIDTHS,
+    seed: int = 0,
+    captioned: bool = True,
+    splits: dict[str, int] | None = None,
+) -> None:
+    """Caches of `DATASETS` below `cache_dir`; every caption occurs twice."""
+    rng = np.random.default_rng(seed)
     for dataset, (modalities, rows) in DATASETS.items():
         ordered = sorted(modalities, key=MODALITY_ORDER.index)
         maps = {m: rng.normal(size=(6, widths[m])) for m in ordered}
-        bases = {m: rng.normal(size=(rank or widths[m], widths[m])) for m in ordered}
         writer = CacheWriter(
             cache_dir / dataset,
             Manifest(
@@ -48,14 +53,11 @@ def write_tiny_caches(cache_dir: Path, widths: dict[str, int] = WIDTHS, rank: in
             ),
         )
         concepts = rng.normal(size=(CLASSES, 6))
-        for split, count in {"train": rows, "validation": 10, "test": 16}.items():
+        for split, count in (splits or {"train": rows, "validation": 10, "test": 16}).items():
             labels = np.arange(count) % CLASSES
             items = concepts[labels] + 0.7 * rng.normal(size=(count, 6))
             features = {m: items @ maps[m] + 0.3 * rng.normal(size=(count, widths[m])) for m in ordered}
-            if rank:
-                features = {m: rng.normal(size=(count, rank)) @ bases[m] for m in ordered}
-            captions = [f"{dataset} {split} {i // 2}" for i in range(count)]
+            captions = [f"{dataset} {split} {i // 2}" if captioned else "" for i in range(count)]
             writer.write_shard(split, 0, Rows([f"{split}{i}" for i in range(count)], captions, labels), features)
         writer.write_classes(concepts @ maps["text"])
         writer.finish()
-    return cache_dir

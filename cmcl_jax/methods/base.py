@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from cmcl_jax.heads import Heads
 from cmcl_jax.losses import DIRECTIONS
 from cmcl_jax.stream import PairFeatures, Step, Stream
 from feature_cache.errors import UserError
-
-PyTree = Any
 
 
 class Batch(NamedTuple):
@@ -54,11 +52,11 @@ class Training:
           UserError: naming the field, if a value is out of its range.
         """
         training = cls(**config)
-        for name in ("epochs", "batch_size", "learning_rate", "clip_norm", "temperature"):
-            if not getattr(training, name) > 0:
-                raise UserError(f"config.training.{name} must be positive, but it is {getattr(training, name)}.")
-        if not training.weight_decay >= 0:
-            raise UserError(f"config.training.weight_decay must not be negative, but it is {training.weight_decay}.")
+        for name, value in config.items():
+            lowest = "a number of at least 0" if name == "weight_decay" else "a number greater than 0"
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if name != "direction" and not (number and (value > 0 or (value == 0 and name == "weight_decay"))):
+                raise UserError(f"config.training.{name} must be {lowest}, but it is {value!r}.")
         if training.direction not in DIRECTIONS:
             raise UserError(
                 f"config.training.direction must be one of {', '.join(DIRECTIONS)}, but it is {training.direction!r}."
@@ -75,8 +73,8 @@ class Method(Protocol):
 
     The training of a step is one program for the whole stream, so it sees the *pair* `{"a": head, "b": head}` and a
     `state` of fixed shapes, never a modality's name. What must survive between steps is the `memory`, a pytree of
-    fixed shapes, which only `before_step` and `after_step` see. All five functions are written for one seed and
-    vmapped over seeds.
+    fixed shapes, which only `before_step` and `after_step` see. These five functions are written for one seed and
+    vmapped over seeds; `remembered_modalities` only says what the last of them gets to see.
 
     Attributes:
       training: see `Training`.

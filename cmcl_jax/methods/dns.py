@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import optax
-from jaxtyping import Array, Int
+from jaxtyping import Array, Int, PyTree
 
 from cmcl_jax.heads import Heads
 from cmcl_jax.memory import FeatureMemory, empty_memory, projectors_from, update_memory
-from cmcl_jax.methods.base import PyTree, Training
+from cmcl_jax.methods.base import Training
 from cmcl_jax.methods.vanilla import Vanilla
 from cmcl_jax.null_space import THRESHOLD_RULES, NullSpaceProjector, replace_projectors
-from cmcl_jax.optimizers import PROJECTED, linear_decay
+from cmcl_jax.optimizers import PROJECTED
 from cmcl_jax.stream import PairFeatures, Step
 from feature_cache.errors import UserError
 from feature_cache.registry import check_name, resolve
@@ -46,12 +46,13 @@ class ProjectedVanilla(Vanilla, abc.ABC):
         check_name(PROJECTED, "value of config.dns.project", self.project)
         check_name(THRESHOLD_RULES, "value of config.dns.rule", self.rule)
         for side in ("input_threshold", "output_threshold"):
-            if not getattr(self, side) >= 0:
-                raise UserError(f"config.dns.{side} must not be negative, but it is {getattr(self, side)}.")
+            threshold = getattr(self, side)
+            if not threshold >= 0 or (threshold >= 1 and self.rule != "absolute"):
+                allowed = "at least 0" if self.rule == "absolute" else "at least 0 and less than 1"
+                raise UserError(f"config.dns.{side} must be {allowed} by the {self.rule} rule, but it is {threshold}.")
 
     def optimizer(self) -> optax.GradientTransformation:
-        adamw = self._adamw(project=self.project, protect_biases=self.protect_biases)
-        return optax.chain(adamw, linear_decay())
+        return self._adamw_with_decay(self.project, self.protect_biases)
 
     def before_step(self, memory: PyTree, heads: Heads, step: Step, rows: Int[Array, ""]) -> PyTree:
         sides = zip(("a", "b"), step.pair, strict=True)

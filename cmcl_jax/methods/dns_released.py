@@ -8,13 +8,13 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, PyTree
 
 from cmcl_jax.heads import Heads
-from cmcl_jax.methods.base import PyTree
 from cmcl_jax.methods.dns import ProjectedVanilla
 from cmcl_jax.null_space import HIGHEST, NullSpaceProjector, projector
 from cmcl_jax.stream import PairFeatures, Step, Stream
+from feature_cache.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,11 @@ class ReleasedDualNullSpace(ProjectedVanilla):
 
     def init(self, heads: Heads, pairs: Sequence[tuple[str, str]]) -> PyTree:
         del pairs
-        kernels = {modality: head["kernel"] for modality, head in heads.items()}
+        widths = {modality: head["kernel"].shape for modality, head in heads.items()}
+        dtype = next(iter(heads.values()))["kernel"].dtype
         return {
-            "inputs": {modality: jnp.zeros_like(kernel @ kernel.T) for modality, kernel in kernels.items()},
-            "partner_outputs": {modality: jnp.zeros_like(kernel.T @ kernel) for modality, kernel in kernels.items()},
+            "inputs": {modality: jnp.zeros((d_in, d_in), dtype) for modality, (d_in, _) in widths.items()},
+            "partner_outputs": {modality: jnp.zeros((d_out, d_out), dtype) for modality, (_, d_out) in widths.items()},
             "count": jnp.zeros(()),
         }
 
@@ -67,7 +68,13 @@ class ReleasedDualNullSpace(ProjectedVanilla):
     def remembered_modalities(self, step: Step, stream: Stream) -> tuple[str, str]:
         if not self.released_columns:
             return step.pair
-        first, second, *_ = stream.caches[step.dataset].modalities
+        stored = stream.caches[step.dataset].modalities
+        first, second, *_ = stored
+        if [stored[first].dim, stored[second].dim] != [stored[modality].dim for modality in step.pair]:
+            raise UserError(
+                f"config.dns.released_columns = True needs equal widths: step {step.name} would remember {first} and "
+                f"{second} in the place of {' and '.join(step.pair)}. Leave it at None."
+            )
         return first, second
 
 

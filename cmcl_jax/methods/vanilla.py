@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 
 import jax
 import optax
-from jaxtyping import Array, Int
+from jaxtyping import Array, Int, PyTree
 
 from cmcl_jax.heads import Heads, apply_head
 from cmcl_jax.losses import info_nce
-from cmcl_jax.methods.base import Batch, PyTree, Training, active_pair
+from cmcl_jax.methods.base import Batch, Training, active_pair
 from cmcl_jax.optimizers import dns_adamw, linear_decay, start_decay
 from cmcl_jax.stream import PairFeatures, Step, Stream
 
@@ -26,15 +26,17 @@ class Vanilla:
 
     def optimizer(self) -> optax.GradientTransformation:
         """One step's optimizer."""
-        return optax.chain(self._adamw(), linear_decay())
+        return self._adamw_with_decay(project=None)
 
-    def _adamw(self, **projection: Any) -> optax.GradientTransformation:
-        return dns_adamw(
+    def _adamw_with_decay(self, project: str | None, protect_biases: bool = True) -> optax.GradientTransformation:
+        adamw = dns_adamw(
             self.training.learning_rate,
             weight_decay=self.training.weight_decay,
             clip_norm=self.training.clip_norm,
-            **({"project": None} | projection),
+            project=project,
+            protect_biases=protect_biases,
         )
+        return optax.chain(adamw, linear_decay())
 
     def init(self, heads: Heads, pairs: Sequence[tuple[str, str]]) -> PyTree:
         del heads, pairs

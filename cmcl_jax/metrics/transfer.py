@@ -110,6 +110,9 @@ def forward_transfer(matrix: Matrix, learned_at: Steps) -> Scores:
     return _mean(ahead[..., learned_at > 1])
 
 
+HEADLINES = ("accuracy", "r1", "r5", "r10")
+"""The matrices that a summary is made of."""
+
 SUMMARY: dict[str, tuple[str, Callable[[Matrix, Steps], Scores]]] = {
     "acc": ("accuracy", final),
     "bwt_a": ("accuracy", backward_transfer),
@@ -151,7 +154,7 @@ def summarize(matrices: Mapping[str, Float[np.ndarray, "seeds rows tasks"]], lea
     Raises:
         ValueError: a matrix is missing or does not fit `learned_at`.
     """
-    missing = {matrix for matrix, _ in SUMMARY.values()} - set(matrices)
+    missing = set(HEADLINES) - set(matrices)
     if missing:
         raise ValueError(
             f"summarize needs the matrices accuracy, r1, r5 and r10, but {', '.join(sorted(missing))} is missing. Pass "

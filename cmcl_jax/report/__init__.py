@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cmcl_jax.report import tables
-from cmcl_jax.report.runs import ReportError, Run, Task, comparable, labels, load_run
+from cmcl_jax.report.runs import Run, Task, comparable, labels, load_run
+from cmcl_jax.workdir import RunError
 from feature_cache.atomic import write_atomically
 
-__all__ = ["Report", "ReportError", "Run", "Task", "load_run", "write_report"]
+__all__ = ["Report", "Run", "RunError", "Task", "load_run", "write_report"]
 
 PAGE = """# {title}
 
@@ -58,7 +59,7 @@ def write_report(workdirs: Iterable[str | Path], out_dir: str | Path) -> Report:
     """Compares runs of one stream: writes report.md, accuracy_and_recall.png and tasks.png to `out_dir`.
 
     Raises:
-        ReportError: a run is missing, unfinished or damaged, or the runs are not of the same steps and test tasks.
+        RunError: a run is missing, unfinished or damaged, or the runs are not of the same steps and test tasks.
     """
     from cmcl_jax.report import figures  # matplotlib takes a second to import
 

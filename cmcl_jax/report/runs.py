@@ -1,6 +1,5 @@
 """Reading the folder of a finished run back."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,14 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from cmcl_jax.metrics.transfer import SUMMARY
-from feature_cache.errors import UserError
-
-MAIN_MATRICES = ("accuracy", "r1", "r5", "r10")
-
-
-class ReportError(UserError):
-    """A run that cannot be reported."""
+from cmcl_jax.metrics.transfer import HEADLINES, SUMMARY
+from cmcl_jax.workdir import RunError, damaged, read_json
 
 
 @dataclass(frozen=True)
@@ -64,31 +57,31 @@ def load_run(workdir: str | Path) -> Run:
     """Reads a run's folder.
 
     Raises:
-        ReportError: the folder is missing, the run is not finished, or a file is damaged or does not fit the others.
+        RunError: the folder is missing, the run is not finished, or a file is damaged or does not fit the others.
     """
     folder = Path(workdir)
     if not folder.is_dir():
-        raise ReportError(
-            f"--workdir={folder}: there is no such folder. A run makes it: "
+        raise RunError(
+            f"--workdir={folder}: there is no such folder, so there is no run to report. A run makes it: "
             f"`python run.py train --config=configs/pocket.py --workdir={folder}`."
         )
     if not (folder / "summary.json").is_file():
-        raise ReportError(
+        raise RunError(
             f"--workdir={folder}: the folder holds no summary.json, which is written when a run is finished. Run its "
             f"`python run.py train --config=… --workdir={folder}` again: it goes on from its last checkpoint."
         )
-    config, summary, content = (_read_json(folder, f"{name}.json") for name in ("config", "summary", "tasks"))
+    config, summary, content = (read_json(folder, f"{name}.json") for name in ("config", "summary", "tasks"))
     try:
         steps = tuple(map(str, content["steps"]))
         tasks = tuple(_task(entry, len(steps)) for entry in content["tasks"])
     except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(folder, "tasks.json", f"it does not describe steps and tasks ({error!r})") from error
+        raise damaged(folder, "tasks.json", f"it does not describe steps and tasks ({error!r})") from error
     for name, entries, needed in (
         ("summary.json", summary, {*SUMMARY, "method", "synthetic"}),
         ("config.json", config, {"encoder"}),
     ):
         if absent := needed - set(entries):
-            raise _damaged(folder, name, f"{', '.join(sorted(absent))} is missing in it")
+            raise damaged(folder, name, f"{', '.join(sorted(absent))} is missing in it")
     return Run(
         workdir=folder,
         method=summary["method"],
@@ -105,15 +98,13 @@ def comparable(runs: Sequence[Run]) -> list[Run]:
     """The runs themselves, all of the same steps and test tasks.
 
     Raises:
-        ReportError: there is none, or one is of another stream.
+        RunError: there is none, or one is of another stream.
     """
     if not runs:
-        raise ReportError(
-            "There is no run to report: name at least one, as in `python run.py report --workdir=runs/a`."
-        )
+        raise RunError("There is no run to report: name at least one, as in `python run.py report --workdir=runs/a`.")
     for run in runs[1:]:
         if (run.steps, run.tasks) != (runs[0].steps, runs[0].tasks):
-            raise ReportError(
+            raise RunError(
                 f"The runs {runs[0].workdir} and {run.workdir} cannot stand in one table: their steps or test tasks "
                 f"differ ({', '.join(runs[0].steps)} against {', '.join(run.steps)}). Report them separately, with "
                 f"one `python run.py report --workdir=…` each."
@@ -127,23 +118,6 @@ def labels(runs: Sequence[Run]) -> dict[str, Run]:
     return {run.method if of_method[run.method] == 1 else f"{run.method} ({run.workdir})": run for run in runs}
 
 
-def _damaged(folder: Path, name: str, what: str) -> ReportError:
-    return ReportError(
-        f"The run {folder} is damaged at {name}: {' '.join(what.split())}. Delete the folder and train again: "
-        f"`python run.py train --config=… --workdir={folder}`."
-    )
-
-
-def _read_json(folder: Path, name: str) -> dict[str, Any]:
-    try:
-        content = json.loads((folder / name).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise _damaged(folder, name, f"it cannot be read ({error})") from error
-    if not isinstance(content, dict):
-        raise _damaged(folder, name, f"it holds a {type(content).__name__} instead of an object")
-    return content
-
-
 def _task(entry: Mapping[str, Any], n_steps: int) -> Task:
     a, b = entry["pair"]
     if not 1 <= entry["step"] <= n_steps:
@@ -154,12 +128,12 @@ def _task(entry: Mapping[str, Any], n_steps: int) -> Task:
 def _matrices(folder: Path, rows: int, tasks: int) -> dict[str, Float[np.ndarray, "seeds rows tasks"]]:
     """The four main matrices and all of matrices/, with the same number of seeds."""
     names = {path.stem: f"matrices/{path.name}" for path in sorted(folder.glob("matrices/*.npy"))}
-    names |= {matrix: f"{matrix}_matrix.npy" for matrix in MAIN_MATRICES}
+    names |= {matrix: f"{matrix}_matrix.npy" for matrix in HEADLINES}
     matrices = {matrix: _read_matrix(folder, name) for matrix, name in names.items()}
     expected = (*matrices["r10"].shape[:1], rows, tasks)
     for matrix, values in matrices.items():
         if values.shape != expected or not values.size:
-            raise _damaged(
+            raise damaged(
                 folder,
                 names[matrix],
                 f"its shape is {values.shape} instead of (seeds, {rows}, {tasks}), seeds as in r10",
@@ -171,4 +145,4 @@ def _read_matrix(folder: Path, name: str) -> Float[np.ndarray, "seeds rows tasks
     try:
         return np.asarray(np.load(folder / name, allow_pickle=False), np.float64)
     except (OSError, ValueError, EOFError) as error:
-        raise _damaged(folder, name, f"it cannot be read ({error})") from error
+        raise damaged(folder, name, f"it cannot be read ({error})") from error

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cmcl_jax.report import ReportError, write_report
+from cmcl_jax.report import RunError, write_report
 
 MakeRun = Callable[..., Path]
 FILES = {"report.md", "accuracy_and_recall.png", "tasks.png"}
@@ -35,6 +35,6 @@ def test_synthetic_runs_say_so_in_the_heading(make_run: MakeRun, tmp_path: Path)
 
 
 def test_a_broken_run_leaves_no_half_report(make_run: MakeRun, tmp_path: Path) -> None:
-    with pytest.raises(ReportError, match="absent"):
+    with pytest.raises(RunError, match="absent"):
         write_report([make_run(), tmp_path / "absent"], tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cmcl_jax.report import ReportError, load_run
+from cmcl_jax.report import RunError, load_run
 from cmcl_jax.report.runs import comparable, labels
 
 MakeRun = Callable[..., Path]
@@ -25,7 +25,7 @@ def test_a_run_is_read_as_it_was_written(make_run: MakeRun) -> None:
 
 
 def complaint(workdir: Path) -> str:
-    with pytest.raises(ReportError) as error:
+    with pytest.raises(RunError) as error:
         load_run(workdir)
     message = str(error.value)
     assert "\n" not in message and "python run.py train" in message
@@ -107,12 +107,12 @@ def test_runs_of_different_streams_are_not_compared(make_run: MakeRun) -> None:
     content = json.loads((other / "tasks.json").read_text())
     content["steps"][1] = "2 birds text–audio"
     (other / "tasks.json").write_text(json.dumps(content))
-    with pytest.raises(ReportError, match="2 birds text–audio"):
+    with pytest.raises(RunError, match="2 birds text–audio"):
         comparable([load_run(one), load_run(other)])
 
 
 def test_no_run_is_an_error() -> None:
-    with pytest.raises(ReportError, match="no run to report"):
+    with pytest.raises(RunError, match="no run to report"):
         comparable([])
 
 
