@@ -1,4 +1,4 @@
-"""Raw media -> feature cache, on the command line. ``python extract_features.py --help`` shows examples."""
+"""Raw media -> feature cache, on the command line. `python extract_features.py --help` shows examples."""
 
 import argparse
 import os
@@ -100,7 +100,7 @@ def summary(report: Report, folder: Path, options: Options) -> str:
 
 @contextmanager
 def progress_bar(name: str, console: Console) -> Iterator[Callable[[int, int, bool], None]]:
-    """A bar with items/s and time left; yields the ``progress`` of ``extract``. Items done earlier do not count."""
+    """A bar with items/s and time left; yields the `progress` of `extract`. Items done earlier do not count."""
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TaskProgressColumn(),
         TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
@@ -120,7 +120,7 @@ def progress_bar(name: str, console: Console) -> Iterator[Callable[[int, int, bo
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The flags, checked; ``dataset`` becomes a list. Ends the program with exit code 2 on a mistake, naming it."""
+    """The flags, checked; `dataset` becomes a list. Ends the program with exit code 2 on a mistake, naming it."""
     parser = _parser()
     flags, unknown = parser.parse_known_args(arguments)
     if unknown:

@@ -35,7 +35,7 @@ class Checkpoints:
         """The number of steps done and the state after them; 0 and `like` itself without a checkpoint.
 
         Raises:
-          UserError: if the checkpoint is damaged; says which folder to delete.
+            UserError: if the checkpoint is damaged; says which folder to delete.
         """
         latest = self._manager.latest_step()
         if latest is None:

@@ -29,12 +29,12 @@ def load_config(source: str, overrides: Iterable[str] = ()) -> ConfigDict:
     """The config of a file, with overrides applied.
 
     Args:
-      source: path of a Python file with `get_config()`, or `path:variant` for one with `get_config(variant)`.
-      overrides: `field=value` or `section.field=value`; values are Python literals or plain strings.
+        source: path of a Python file with `get_config()`, or `path:variant` for one with `get_config(variant)`.
+        overrides: `field=value` or `section.field=value`; values are Python literals or plain strings.
 
     Raises:
-      ConfigError, UnknownNameError: if the file, the variant or a field does not exist (naming the nearest fields), or
-        a value is not of the field's type.
+        ConfigError, UnknownNameError: if the file, the variant or a field does not exist (naming the nearest), or
+          a value is not of the field's type.
     """
     path, _, variant = source.partition(":")
     config = _call(_get_config(Path(path)), path, variant)
@@ -51,7 +51,7 @@ def check_config(config: ConfigDict) -> None:
     """Checks the values that no other part of the library checks.
 
     Raises:
-      ConfigError: naming the field, its value and what it may be.
+        ConfigError: naming the field, its value and what it may be.
     """
     for field, allowed in CHOICES.items():
         value = operator.attrgetter(field)(config)

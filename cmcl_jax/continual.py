@@ -36,17 +36,17 @@ def run(config: ConfigDict, workdir: str | Path, progress: Progress | None = Non
     and ends with the same bits; one that is finished is only read.
 
     Args:
-      config: see configs/defaults.py.
-      workdir: the run's folder.
-      progress: shows where the run is.
+        config: see configs/defaults.py.
+        workdir: the run's folder.
+        progress: shows where the run is.
 
     Returns:
-      The content of `summary.json`.
+        The content of `summary.json`.
 
     Raises:
-      CacheError, StreamError, UnknownNameError, ConfigError, RunError: if config, caches and workdir do not fit each
-        other, or the workdir is damaged or in use.
-      DivergedError: if a loss is not finite.
+        CacheError, StreamError, UnknownNameError, ConfigError, RunError: if config, caches and workdir do not fit each
+          other, or the workdir is damaged or in use.
+        DivergedError: if a loss is not finite.
     """
     check_config(config)
     folder = Workdir(Path(workdir))

@@ -20,11 +20,11 @@ def evaluate_task(
     """Every metric of a task, in percent, for every seed.
 
     Args:
-      heads: with a leading seed axis.
-      task: the step whose test task it is.
-      features: its test rows.
-      key: draws the retrieval galleries; the same at all times, so that times are compared on equal galleries.
-      credit: what the headline recall counts, "diagonal" or "any".
+        heads: with a leading seed axis.
+        task: the step whose test task it is.
+        features: its test rows.
+        key: draws the retrieval galleries; the same at all times, so that times are compared on equal galleries.
+        credit: what the headline recall counts, "diagonal" or "any".
     """
     a, b = task.pair
     text_side = "b" if b == "text" else "a"

@@ -31,23 +31,23 @@ def init_heads(
     """Fresh heads for modalities of the given input widths.
 
     Args:
-      key: used by rectangular heads only.
-      widths: input width of each modality.
-      output_width: of all heads; by default the smallest input width.
-      dtype: of the parameters.
+        key: used by rectangular heads only.
+        widths: input width of each modality.
+        output_width: of all heads; by default the smallest input width.
+        dtype: of the parameters.
 
     Returns:
-      `{modality: {"kernel": (d_in, d_out), "bias": (d_out,)}}`. Square heads start as the identity, so that training
-      starts from what the frozen encoders can do together. Rectangular ones start semi-orthogonal (from `key`):
-      modalities of unequal width come from unrelated spaces, and a partial isometry keeps their geometry best.
+        `{modality: {"kernel": (d_in, d_out), "bias": (d_out,)}}`. Square heads start as the identity, so that training
+        starts from what the frozen encoders can do together. Rectangular ones start semi-orthogonal (from `key`):
+        modalities of unequal width come from unrelated spaces, and a partial isometry keeps their geometry best.
 
     Example:
-      >>> heads = init_heads(jax.random.key(0), {"text": 2, "audio": 3})
-      >>> heads["text"]["kernel"]
-      Array([[1., 0.],
-             [0., 1.]], dtype=float32)
-      >>> heads["audio"]["kernel"].shape
-      (3, 2)
+        >>> heads = init_heads(jax.random.key(0), {"text": 2, "audio": 3})
+        >>> heads["text"]["kernel"]
+        Array([[1., 0.],
+               [0., 1.]], dtype=float32)
+        >>> heads["audio"]["kernel"].shape
+        (3, 2)
     """
     output_width = output_width or min(widths.values())
     keys = jax.random.split(key, len(widths))

@@ -19,22 +19,22 @@ def info_nce(
     """InfoNCE of aligned rows: row i of one side must find row i of the other among the batch.
 
     Args:
-      z_a, z_b: head outputs; row i of both belongs together. They are not normalised: features carry their scale.
-      valid: rows that are there; the padding of a last, partial batch is neither anchor nor candidate.
-      temperature: divides the dot products.
-      direction: "symmetric" averages both directions (the default); "a_to_b" has only A as anchor, as in the public
-        reference of arXiv 2503.14963.
+        z_a, z_b: head outputs; row i of both belongs together. They are not normalised: features carry their scale.
+        valid: rows that are there; the padding of a last, partial batch is neither anchor nor candidate.
+        temperature: divides the dot products.
+        direction: "symmetric" averages both directions (the default); "a_to_b" has only A as anchor, as in the public
+          reference of arXiv 2503.14963.
 
     Returns:
-      Mean cross-entropy over the valid anchors, in nats.
+        Mean cross-entropy over the valid anchors, in nats.
 
     Raises:
-      ValueError: for an unknown direction.
+        ValueError: for an unknown direction.
 
     Example:
-      >>> z = 10 * jnp.eye(3)
-      >>> float(info_nce(z, z, jnp.array([True, True, True]))) < 1e-6
-      True
+        >>> z = 10 * jnp.eye(3)
+        >>> float(info_nce(z, z, jnp.array([True, True, True]))) < 1e-6
+        True
     """
     if direction not in DIRECTIONS:
         raise ValueError(f"info_nce: direction must be one of {', '.join(DIRECTIONS)}, but it is {direction!r}.")

@@ -18,9 +18,9 @@ class FeatureMemory(NamedTuple):
     """Running moments of one modality's features.
 
     Attributes:
-      moment: `(d, d)`, the uncentred `E[x x^T]`: the mean is a direction to protect like any other.
-      mean: `(d,)`, `E[x]`; it carries the head's bias into the moments of the outputs.
-      rows: number of rows seen.
+        moment: `(d, d)`, the uncentred `E[x x^T]`: the mean is a direction to protect like any other.
+        mean: `(d,)`, `E[x]`; it carries the head's bias into the moments of the outputs.
+        rows: number of rows seen.
     """
 
     moment: Float[Array, "d d"]
@@ -67,15 +67,15 @@ def projectors_from(
     """What a head must not move, given everything it met.
 
     Args:
-      inputs: one memory of the head's own features per pair that it was trained in.
-      partners: for each of those pairs, the partner's memory and the partner's head *as it is today*. With the head of
-        back then the projector is stale, and the promise breaks once the partner has moved.
-      thresholds: of the input side and of the output side, see `projector`.
-      rule: threshold rule of `projector`.
-      one_sided: protect all outputs (`P_out = I`) once there is something to protect.
+        inputs: one memory of the head's own features per pair that it was trained in.
+        partners: for each of those pairs, the partner's memory and its head *as it is today*. With the head of
+          back then the projector is stale, and the promise breaks once the partner has moved.
+        thresholds: of the input side and of the output side, see `projector`.
+        rule: threshold rule of `projector`.
+        one_sided: protect all outputs (`P_out = I`) once there is something to protect.
 
     Returns:
-      Projectors `(d_in, d_in)` and `(d_out, d_out)`; of zeros where no row was seen.
+        Projectors `(d_in, d_in)` and `(d_out, d_out)`; of zeros where no row was seen.
     """
     seen = sum(memory.rows for memory in inputs)
     of_inputs = _pooled([memory.moment for memory in inputs], [memory.rows for memory in inputs])

@@ -27,8 +27,8 @@ class NullSpaceProjector(NamedTuple):
     """What one leaf must not move: a pair of orthogonal projectors, `None` on a side standing for the identity.
 
     Attributes:
-      inputs: `(d_in, d_in)` onto the space of old inputs. `None`: all of it, as for a bias, whose input is always 1.
-      outputs: `(d_out, d_out)` onto the space of old partner outputs. `None`: all of it (one-sided projection).
+        inputs: `(d_in, d_in)` onto the space of old inputs. `None`: all of it, as for a bias, whose input is always 1.
+        outputs: `(d_out, d_out)` onto the space of old partner outputs. `None`: all of it (one-sided projection).
     """
 
     inputs: Float[Array, "d_in d_in"] | None
@@ -39,7 +39,7 @@ class DualNullSpaceState(NamedTuple):
     """State of `dual_null_space`.
 
     Attributes:
-      projectors: the parameters' tree with a `NullSpaceProjector` or `None` in place of each leaf.
+        projectors: the parameters' tree with a `NullSpaceProjector` or `None` in place of each leaf.
     """
 
     projectors: PyTree
@@ -51,23 +51,23 @@ def projector(
     """Orthogonal projector onto the directions that a second moment marks as used.
 
     Args:
-      second_moment: `E[x x^T]`, symmetric and positive semidefinite.
-      threshold: which directions count, see `rule`. May be traced; it never changes a shape.
-      rule: with singular values `s`, largest first: "absolute" keeps `s > threshold` (the paper's λ_min), "relative"
-        keeps `s > threshold · s[0]`, and "energy" keeps the fewest directions that hold the share `1 − threshold` of
-        the trace. A second moment of zeros gives a projector of zeros under every rule.
+        second_moment: `E[x x^T]`, symmetric and positive semidefinite.
+        threshold: which directions count, see `rule`. May be traced; it never changes a shape.
+        rule: with singular values `s`, largest first: "absolute" keeps `s > threshold` (the paper's λ_min), "relative"
+          keeps `s > threshold · s[0]`, and "energy" keeps the fewest directions that hold the share `1 − threshold` of
+          the trace. A second moment of zeros gives a projector of zeros under every rule.
 
     Returns:
-      `U_k U_k^T`, computed by `jnp.linalg.svd`.
+        `U_k U_k^T`, computed by `jnp.linalg.svd`.
 
     Raises:
-      ValueError: for a rule that is not one of `THRESHOLD_RULES`, or a moment that is not square.
+        ValueError: for a rule that is not one of `THRESHOLD_RULES`, or a moment that is not square.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> projector(jnp.diag(jnp.array([2.0, 1e-3])), threshold=0.01)
-      Array([[1., 0.],
-             [0., 0.]], dtype=float32)
+        >>> import jax.numpy as jnp
+        >>> projector(jnp.diag(jnp.array([2.0, 1e-3])), threshold=0.01)
+        Array([[1., 0.],
+               [0., 0.]], dtype=float32)
     """
     if second_moment.ndim != 2 or second_moment.shape[0] != second_moment.shape[1]:
         raise ValueError(f"projector: second_moment must be square, (d, d), but its shape is {second_moment.shape}.")
@@ -105,24 +105,24 @@ def dual_null_space(*, protect_biases: bool = True) -> optax.GradientTransformat
     does momentum as long as the projectors stay; a momentum that outlives `replace_projectors` carries old updates on.
 
     Args:
-      protect_biases: 1-d leaves of length `d_out` are projected by `I − P_out`; if False they pass unchanged (as
-        published), and old alignments drift with them.
+        protect_biases: 1-d leaves of length `d_out` are projected by `I − P_out`; if False they pass unchanged (as
+          published), and old alignments drift with them.
 
     Returns:
-      An `optax.GradientTransformationExtraArgs` whose state is a `DualNullSpaceState`. 2-d leaves are kernels
-      `(d_in, d_out)`, 1-d leaves are biases `(d_out,)`, all others pass unchanged.
+        An `optax.GradientTransformationExtraArgs` whose state is a `DualNullSpaceState`. 2-d leaves are kernels
+        `(d_in, d_out)`, 1-d leaves are biases `(d_out,)`, all others pass unchanged.
 
     Example:
-      >>> import jax.numpy as jnp, optax
-      >>> heads = {"text": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}}
-      >>> tx = optax.chain(optax.scale_by_adam(), dual_null_space(), optax.scale_by_learning_rate(1e-3))
-      >>> state = tx.init(heads)
-      >>> onto_first = jnp.diag(jnp.array([1.0, 0.0]))
-      >>> state = replace_projectors(state, {"text": NullSpaceProjector(onto_first, onto_first)})
-      >>> updates, state = tx.update(heads, state, heads)
-      >>> (-updates["text"]["kernel"]).round(4)
-      Array([[0.   , 0.001],
-             [0.001, 0.001]], dtype=float32)
+        >>> import jax.numpy as jnp, optax
+        >>> heads = {"text": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}}
+        >>> tx = optax.chain(optax.scale_by_adam(), dual_null_space(), optax.scale_by_learning_rate(1e-3))
+        >>> state = tx.init(heads)
+        >>> onto_first = jnp.diag(jnp.array([1.0, 0.0]))
+        >>> state = replace_projectors(state, {"text": NullSpaceProjector(onto_first, onto_first)})
+        >>> updates, state = tx.update(heads, state, heads)
+        >>> (-updates["text"]["kernel"]).round(4)
+        Array([[0.   , 0.001],
+               [0.001, 0.001]], dtype=float32)
     """
 
     def init(params: PyTree) -> DualNullSpaceState:
@@ -141,16 +141,16 @@ def replace_projectors(opt_state: PyTree, projectors: PyTree) -> PyTree:
     """The optimizer state with new projectors in every `DualNullSpaceState` inside it.
 
     Args:
-      opt_state: any optimizer state that holds a `DualNullSpaceState`, however deep (`chain`, `masked`, `partition`,
-        `MultiSteps`, …).
-      projectors: a tree with a `NullSpaceProjector` or `None` (protect nothing) for each leaf of the parameters or
-        for a whole subtree. One for a subtree serves its kernels with both sides and its biases with `outputs`.
+        opt_state: any optimizer state that holds a `DualNullSpaceState`, however deep (`chain`, `masked`, `partition`,
+          `MultiSteps`, …).
+        projectors: a tree with a `NullSpaceProjector` or `None` (protect nothing) for each leaf of the parameters or
+          for a whole subtree. One for a subtree serves its kernels with both sides and its biases with `outputs`.
 
     Returns:
-      The same state with the same shapes and dtypes.
+        The same state with the same shapes and dtypes.
 
     Raises:
-      ValueError: if there is no `DualNullSpaceState`, or if a projector's shape or the trees do not fit.
+        ValueError: if there is no `DualNullSpaceState`, or if a projector's shape or the trees do not fit.
     """
     found = []
 
@@ -175,11 +175,11 @@ def protected_fraction(updates: PyTree, opt_state: PyTree) -> Float[Array, ""]:
     Leaves without a projector count as free: with `protect_biases=False` it says nothing about what biases move.
 
     Args:
-      updates: what is about to be applied, the parameters' tree.
-      opt_state: an optimizer state with exactly one `DualNullSpaceState`.
+        updates: what is about to be applied, the parameters' tree.
+        opt_state: an optimizer state with exactly one `DualNullSpaceState`.
 
     Raises:
-      ValueError: if the state holds none or several.
+        ValueError: if the state holds none or several.
     """
     states = [node for node in jax.tree.leaves(opt_state, is_leaf=_is_state) if _is_state(node)]
     if len(states) != 1:

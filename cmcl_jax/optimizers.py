@@ -28,16 +28,16 @@ def dns_adamw(
     """AdamW whose updates, or whose gradients, pass through `dual_null_space`.
 
     Args:
-      learning_rate: a number or a schedule.
-      b1, b2, eps: of Adam.
-      weight_decay: decoupled, on kernels only (biases are not decayed).
-      clip_norm: global norm to which gradients are clipped first; `None` for no clipping.
-      project: "updates" projects what Adam and the decay emit, so that the applied update is in the null space;
-        "gradients" projects the clipped gradient before Adam, as published; `None` is plain AdamW.
-      protect_biases: see `dual_null_space`.
+        learning_rate: a number or a schedule.
+        b1, b2, eps: of Adam.
+        weight_decay: decoupled, on kernels only (biases are not decayed).
+        clip_norm: global norm to which gradients are clipped first; `None` for no clipping.
+        project: "updates" projects what Adam and the decay emit, so that the applied update is in the null space;
+          "gradients" projects the clipped gradient before Adam, as published; `None` is plain AdamW.
+        protect_biases: see `dual_null_space`.
 
     Raises:
-      ValueError: for another value of `project`.
+        ValueError: for another value of `project`.
     """
     if project is not None and project not in PROJECTED:
         raise ValueError(f"dns_adamw: project must be one of {', '.join(PROJECTED)} or None, but it is {project!r}.")
@@ -69,8 +69,8 @@ class LinearDecayState(NamedTuple):
     """State of `linear_decay`.
 
     Attributes:
-      updates_done: updates so far.
-      total_updates: number of updates after which the factor is zero.
+        updates_done: updates so far.
+        total_updates: number of updates after which the factor is zero.
     """
 
     updates_done: Int[Array, ""]

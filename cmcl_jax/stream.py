@@ -29,10 +29,10 @@ class Step:
     """One step of a stream.
 
     Attributes:
-      number: 1-based place in the stream.
-      dataset: whose cache it trains on.
-      pair: modalities (A, B), in storage order.
-      metrics: what its test task measures, of "accuracy" and "recall".
+        number: 1-based place in the stream.
+        dataset: whose cache it trains on.
+        pair: modalities (A, B), in storage order.
+        metrics: what its test task measures, of "accuracy" and "recall".
     """
 
     number: int
@@ -55,9 +55,9 @@ class PairFeatures(NamedTuple):
     """Training rows of a step, padded with zero rows to the longest step of the stream.
 
     Attributes:
-      a: `(n_max, d_a)` features of modality A.
-      b: `(n_max, d_b)` features of modality B; row i belongs to row i of `a`.
-      rows: number of rows that are not padding.
+        a: `(n_max, d_a)` features of modality A.
+        b: `(n_max, d_b)` features of modality B; row i belongs to row i of `a`.
+        rows: number of rows that are not padding.
     """
 
     a: Float[Array, "n d_a"]
@@ -74,11 +74,11 @@ class TaskFeatures(NamedTuple):
     """Test rows of a task.
 
     Attributes:
-      a, b: features of both modalities, row-aligned.
-      groups: rows with equal numbers are correct answers for each other: equal captions where text is in the pair;
-        elsewhere, and without a caption, the row alone.
-      labels: class of each row, −1 for none.
-      class_features: embeddings of the class texts, or None without classes.
+        a, b: features of both modalities, row-aligned.
+        groups: rows with equal numbers are correct answers for each other: equal captions where text is in the pair;
+          elsewhere, and without a caption, the row alone.
+        labels: class of each row, −1 for none.
+        class_features: embeddings of the class texts, or None without classes.
     """
 
     a: Float[Array, "n d_a"]
@@ -93,9 +93,9 @@ class Stream:
     """Steps and the caches that they read.
 
     Attributes:
-      steps: in training order; the test task of each is evaluated before the first step and after every step.
-      caches: by dataset.
-      row_limit: no step trains on more than its first `row_limit` rows (for quick trials).
+        steps: in training order; the test task of each is evaluated before the first step and after every step.
+        caches: by dataset.
+        row_limit: no step trains on more than its first `row_limit` rows (for quick trials).
     """
 
     steps: tuple[Step, ...]
@@ -175,15 +175,15 @@ def open_stream(
     """Opens the caches of a stream and checks that every step can be trained and tested on them.
 
     Args:
-      steps: `(dataset, (modality, modality), metrics)` in training order.
-      cache_dir: folder of all caches, `<cache_dir>/<encoder>/<dataset>`.
-      encoder: whose features to use.
-      row_limit: see `Stream`.
+        steps: `(dataset, (modality, modality), metrics)` in training order.
+        cache_dir: folder of all caches, `<cache_dir>/<encoder>/<dataset>`.
+        encoder: whose features to use.
+        row_limit: see `Stream`.
 
     Raises:
-      CacheError: if a cache is absent or damaged.
-      StreamError: if encoder or dataset have no cache there (naming the nearest that have), a step names what its
-        dataset does not have, or widths of a modality differ between datasets.
+        CacheError: if a cache is absent or damaged.
+        StreamError: if encoder or dataset have no cache there (naming the nearest that have), a step names what its
+          dataset does not have, or widths of a modality differ between datasets.
     """
     for number, step in enumerate(steps, start=1):
         _check_form(number, step)

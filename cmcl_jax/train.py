@@ -21,9 +21,9 @@ class Learned(NamedTuple):
     """What a step leaves behind.
 
     Attributes:
-      heads: all heads, with a leading seed axis; those outside the step's pair are the ones that went in.
-      memory: what the method carries on, with a leading seed axis if `method.memory_per_seed`.
-      losses: `(seeds, epochs)`, mean over the epoch's batches.
+        heads: all heads, with a leading seed axis; those outside the step's pair are the ones that went in.
+        memory: what the method carries on, with a leading seed axis if `method.memory_per_seed`.
+        losses: `(seeds, epochs)`, mean over the epoch's batches.
     """
 
     heads: Heads
@@ -50,14 +50,14 @@ def learn(
     """One step of the stream: prepare, train the step's two heads, remember.
 
     Args:
-      method: see `Method`.
-      heads: all heads, with a leading seed axis.
-      memory: from `init_memory` or the step before.
-      step: which heads to train.
-      features: the step's rows, shared by all seeds.
-      keys: one per seed; decides the order of the batches.
-      remembered: what the method gets to remember, if that is not `features`.
-      on_epoch: see `train_pair`.
+        method: see `Method`.
+        heads: all heads, with a leading seed axis.
+        memory: from `init_memory` or the step before.
+        step: which heads to train.
+        features: the step's rows, shared by all seeds.
+        keys: one per seed; decides the order of the batches.
+        remembered: what the method gets to remember, if that is not `features`.
+        on_epoch: see `train_pair`.
     """
     axes = (_memory_axis(method), 0)
     before = jax.vmap(lambda m, h: method.before_step(m, h, step, features.rows), in_axes=axes)
@@ -89,16 +89,16 @@ def train_pair(
     batches as well would compute them only to throw them away.)
 
     Args:
-      method: see `Method`.
-      pair: `{"a": head, "b": head}` with a leading seed axis.
-      state: from `method.before_step`, with a leading seed axis.
-      features: the step's rows, shared by all seeds.
-      keys: one per seed; decides the order of the batches.
-      on_epoch: called on the host with (epoch, mean loss) after each epoch; it should return at once, for the device
-        may wait for it. Without it the program never turns to the host.
+        method: see `Method`.
+        pair: `{"a": head, "b": head}` with a leading seed axis.
+        state: from `method.before_step`, with a leading seed axis.
+        features: the step's rows, shared by all seeds.
+        keys: one per seed; decides the order of the batches.
+        on_epoch: called on the host with (epoch, mean loss) after each epoch; it should return at once, for the device
+          may wait for it. Without it the program never turns to the host.
 
     Returns:
-      The trained pair, and the losses `(seeds, epochs)`, means over the epoch's batches.
+        The trained pair, and the losses `(seeds, epochs)`, means over the epoch's batches.
     """
     train_epoch = jax.vmap(functools.partial(_train_epoch, method, features), in_axes=(0, 0, None))
 

@@ -43,7 +43,7 @@ class Workdir:
         """Makes the folder and holds it: no second process may write to it meanwhile.
 
         Raises:
-          RunError: if another process holds it.
+            RunError: if another process holds it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / ".lock").open("w") as file:
@@ -60,7 +60,7 @@ class Workdir:
         """Makes the folder this run's, by `config.json`: the config, and of which caches it was computed.
 
         Raises:
-          ConfigError: if it already holds something computed from another config or other caches; says what differs.
+            ConfigError: if it already holds something computed from another config or other caches; says what differs.
         """
         new = {**json.loads(config.to_json()), "caches": stream.checksums}
         if (self.path / "summary.json").exists() or any(self.checkpoints.glob("*")):
@@ -123,7 +123,7 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
     """The object in a JSON file of a run's folder.
 
     Raises:
-      RunError: if it cannot be read or holds something else.
+        RunError: if it cannot be read or holds something else.
     """
     try:
         content = json.loads((folder / name).read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Raw media -> features on disk, once. Reading them needs neither torch nor jax: ``open_cache(path)``."""
+"""Raw media -> features on disk, once. Reading them needs neither torch nor jax: `open_cache(path)`."""
 
 from feature_cache.errors import CacheError, MediaError, UnknownNameError, UserError
 from feature_cache.manifest import ClassLabel, Manifest, MediaSource, ModalitySpec

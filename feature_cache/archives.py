@@ -97,7 +97,7 @@ def is_unpacked(archive: Archive, data_root: Path) -> bool:
 
 
 def unpacked(data_root: Path, name: str) -> Path:
-    """The folder of an unpacked archive; raises ``MediaError`` if it is not there."""
+    """The folder of an unpacked archive; raises `MediaError` if it is not there."""
     archive = archive_named(name)
     if not is_unpacked(archive, data_root):
         raise MediaError(

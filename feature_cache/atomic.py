@@ -7,7 +7,7 @@ SUFFIX = ".tmp"
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Writes a temporary file beside ``path`` and renames it once its bytes are on the disk."""
+    """Writes a temporary file beside `path` and renames it once its bytes are on the disk."""
     temporary = path.with_name(path.name + SUFFIX)
     with open(temporary, "wb") as file:
         file.write(data)
@@ -17,6 +17,6 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Removes what a killed ``write_atomically`` left in ``folder``."""
+    """Removes what a killed `write_atomically` left in `folder`."""
     for path in folder.glob(f"*{SUFFIX}"):
         path.unlink(missing_ok=True)

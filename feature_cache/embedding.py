@@ -14,7 +14,7 @@ from feature_cache.writer import Failure
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
 Decoded: TypeAlias = dict[str, Array]
-"""Per modality what the encoder's ``embed`` takes."""
+"""Per modality what the encoder's `embed` takes."""
 NOT_THE_MEDIUM = (ImportError, MemoryError, UserError)
 """Errors that no other medium would be spared: a package, memory or weights are missing."""
 
@@ -30,7 +30,7 @@ def embed_items(
     """Embeds items in all of their modalities; a text that several items share is embedded once.
 
     Returns the items that could be decoded, their features, row by row, and the others with the reasons.
-    ``advance(n)`` is called whenever n more items are done.
+    `advance(n)` is called whenever n more items are done.
     """
     kept: list[Item] = []
     failures: list[Failure] = []
@@ -84,7 +84,7 @@ def _embed(encoder: Encoder, modality: str, first: str, batch: Sequence[Array]) 
 def _embed_distinct(
     embed: Callable[[Sequence[Array]], Array], batch: Sequence[Array], known: dict[Any, Array]
 ) -> Float[np.ndarray, "n dim"]:
-    """``embed(batch)``, but rows that are in ``known`` are taken from there, and the others join it."""
+    """`embed(batch)`, but rows that are in `known` are taken from there, and the others join it."""
     keys = [(array.dtype.str, array.shape, array.tobytes()) for array in batch]
     new = {key: array for key, array in zip(keys, batch, strict=True) if key not in known}
     if new:

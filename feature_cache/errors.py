@@ -1,6 +1,6 @@
 """The errors a user of the feature cache can meet: one paragraph each, what is wrong and what to run.
 
-Each is a ``UserError``: a command line prints its message alone, without a traceback.
+Each is a `UserError`: a command line prints its message alone, without a traceback.
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ class UnknownNameError(UserError):
 
 
 def extract_command(folder: Path, overwrite: bool = False) -> str:
-    """The command that makes the cache in ``folder``, which is called ``<cache_dir>/<encoder>/<dataset>``.
+    """The command that makes the cache in `folder`, which is called `<cache_dir>/<encoder>/<dataset>`.
 
     >>> extract_command(Path("caches/pocketbind/emoji"))
     'python extract_features.py --encoder=pocketbind --dataset=emoji --cache_dir=caches'
@@ -43,7 +43,7 @@ class DamagedCacheError(CacheError):
     """
 
     def __init__(self, path: Path, what: str, overwrite: bool = False) -> None:
-        """``overwrite``: the damage does not show in the file's length, by which an extraction knows what to redo."""
+        """`overwrite`: the damage does not show in the file's length, by which an extraction knows what to redo."""
         self.path = path
         self.what = " ".join(what.split())
         super().__init__(

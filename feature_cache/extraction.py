@@ -55,7 +55,7 @@ class Report:
 
 
 def why_outdated(folder: Path, encoder: type[Encoder], dataset: type[Dataset], dtype: str) -> str | None:
-    """Why the cache in ``folder`` has to be made (again); None if it is up to date.
+    """Why the cache in `folder` has to be made (again); None if it is up to date.
 
     Decided from the manifest and the lengths of files alone: nothing is constructed, no weights are read.
     """
@@ -85,13 +85,13 @@ def extract(
     options: Options,
     progress: Callable[[int, int, bool], None] = lambda done, total, reused: None,
 ) -> Report:
-    """Makes the cache in ``folder``, reusing the shards that an earlier run finished.
+    """Makes the cache in `folder`, reusing the shards that an earlier run finished.
 
-    ``progress(n, total, reused)`` is called whenever n more of the dataset's ``total`` items are done; ``reused`` says
+    `progress(n, total, reused)` is called whenever n more of the dataset's `total` items are done; `reused` says
     whether by an earlier run.
 
-    Raises ``CacheError`` if the encoder cannot embed the dataset's modalities or returns what cannot be stored.
-    An item that cannot be decoded raises nothing: it is listed in ``failures.jsonl`` and in the report.
+    Raises `CacheError` if the encoder cannot embed the dataset's modalities or returns what cannot be stored.
+    An item that cannot be decoded raises nothing: it is listed in `failures.jsonl` and in the report.
     """
     start = time.monotonic()
     splits = {split: dataset.items(split) for split in SPLITS}
@@ -122,7 +122,7 @@ def extract(
 
 
 def describe(encoder: Encoder, dataset: Dataset, dtype: str) -> Manifest:
-    """The manifest of a cache that has no rows yet. Raises ``CacheError`` if the encoder lacks a modality."""
+    """The manifest of a cache that has no rows yet. Raises `CacheError` if the encoder lacks a modality."""
     needed = [*dataset.modalities, *(["text"] if dataset.classes else [])]
     lacking = sorted(set(needed) - set(encoder.modalities))
     if lacking:

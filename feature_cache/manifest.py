@@ -67,7 +67,7 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class Shard:
-    """Rows that are stored together: ``<stem>.safetensors`` has their embeddings, ``<stem>.parquet`` their texts."""
+    """Rows that are stored together: `<stem>.safetensors` has their embeddings, `<stem>.parquet` their texts."""
 
     stem: str
     rows: int
@@ -109,8 +109,8 @@ class Manifest:
         modalities: in storage order.
         classes: what a label counts; () without classes.
         splits: per split its shards.
-        class_file: record of ``classes.safetensors``; None without classes.
-        failures_file: record of ``failures.jsonl``, the items that could not be decoded; None if all could.
+        class_file: record of `classes.safetensors`; None without classes.
+        failures_file: record of `failures.jsonl`, the items that could not be decoded; None if all could.
     """
 
     encoder: str
@@ -151,7 +151,7 @@ class Manifest:
             yield FAILURES_FILE, self.failures_file
 
     def to_json(self) -> str:
-        """The text of ``manifest.json``; it ends with a checksum of all other fields.
+        """The text of `manifest.json`; it ends with a checksum of all other fields.
 
         Without a newline at the end, so that a file that lost its last byte is not valid JSON.
         """
@@ -167,7 +167,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str) -> "Manifest":
-        """The inverse of ``to_json``. Raises ``SchemaError``: what was expected and what was found."""
+        """The inverse of `to_json`. Raises `SchemaError`: what was expected and what was found."""
         try:
             fields = json.loads(text)
         except (json.JSONDecodeError, RecursionError) as error:
@@ -186,7 +186,7 @@ class Manifest:
 
     @classmethod
     def load(cls, folder: Path) -> "Manifest":
-        """Reads ``manifest.json`` of a cache. Raises ``CacheError``."""
+        """Reads `manifest.json` of a cache. Raises `CacheError`."""
         path = folder / FILE_NAME
         try:
             return cls.from_json(path.read_text(encoding="utf-8"))
@@ -194,7 +194,7 @@ class Manifest:
             raise DamagedCacheError(path, str(error)) from None
 
     def check_sizes(self, folder: Path) -> None:
-        """Raises ``CacheError`` unless every file is there and as long as when it was written."""
+        """Raises `CacheError` unless every file is there and as long as when it was written."""
         for name, record in self.files():
             path = folder / name
             if not path.is_file():

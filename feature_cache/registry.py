@@ -1,4 +1,4 @@
-"""Registries are explicit dicts ``{name: "module:attribute"}``; an entry is imported when it is asked for."""
+"""Registries are explicit dicts `{name: "module:attribute"}`; an entry is imported when it is asked for."""
 
 import difflib
 import importlib
@@ -9,7 +9,7 @@ from feature_cache.errors import UnknownNameError
 
 
 def nearest(name: str, valid: Iterable[str], count: int = 3) -> list[str]:
-    """The valid names most like ``name``, best first; all of them, sorted, when none is alike.
+    """The valid names most like `name`, best first; all of them, sorted, when none is alike.
 
     >>> nearest("emojis", ["emoji", "furniture", "instruments"])
     ['emoji']
@@ -23,7 +23,7 @@ def nearest(name: str, valid: Iterable[str], count: int = 3) -> list[str]:
 
 
 def check_name(valid: Iterable[str], kind: str, name: str) -> None:
-    """Raises ``UnknownNameError``, with the nearest valid names, unless ``name`` is among ``valid``.
+    """Raises `UnknownNameError`, with the nearest valid names, unless `name` is among `valid`.
 
     >>> check_name(["emoji", "furniture"], "dataset", "furnitur")
     Traceback (most recent call last):
@@ -39,14 +39,14 @@ emoji, furniture.
 
 
 def resolve(registry: Mapping[str, str], kind: str, name: str) -> Any:
-    """Imports what ``registry[name]`` points to.
+    """Imports what `registry[name]` points to.
 
-    ``kind`` is the word for the registry's members in messages: "encoder", "dataset", "method".
+    `kind` is the word for the registry's members in messages: "encoder", "dataset", "method".
 
     >>> resolve({"path": "pathlib:Path"}, "type", "path").__name__
     'Path'
 
-    Raises ``UnknownNameError`` for a name that the registry does not have.
+    Raises `UnknownNameError` for a name that the registry does not have.
     """
     check_name(registry, kind, name)
     module, _, attribute = registry[name].partition(":")

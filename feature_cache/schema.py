@@ -14,7 +14,7 @@ class SchemaError(ValueError):
 
 
 def decode(kind: Any, value: Any, where: str = "") -> Any:
-    """Turns parsed JSON into ``kind``: a dataclass, tuple[X, ...], dict[str, X], X | None, str, int, float or bool.
+    """Turns parsed JSON into `kind`: a dataclass, tuple[X, ...], dict[str, X], X | None, str, int, float or bool.
 
     >>> decode(tuple[int, ...], [1, 2])
     (1, 2)
@@ -22,7 +22,7 @@ def decode(kind: Any, value: Any, where: str = "") -> Any:
     Traceback (most recent call last):
     feature_cache.schema.SchemaError: field 'scale' should be a float, but is the str 'big'
 
-    Raises ``SchemaError``.
+    Raises `SchemaError`.
     """
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind):

@@ -41,12 +41,12 @@ class Rows:
         return len(self.ids)
 
     def to_arrow(self) -> pa.Table:
-        """The same as an Arrow table of ``SCHEMA``."""
+        """The same as an Arrow table of `SCHEMA`."""
         return pa.table([list(self.ids), list(self.labels), list(self.captions)], schema=SCHEMA)
 
 
 def table_bytes(rows: Rows, metadata: Mapping[str, Any]) -> bytes:
-    """The Parquet file of ``rows``, with checksums of its pages; each value of ``metadata`` is stored as JSON."""
+    """The Parquet file of `rows`, with checksums of its pages; each value of `metadata` is stored as JSON."""
     encoded = {key: json.dumps(value, sort_keys=True) for key, value in metadata.items()}
     sink = pa.BufferOutputStream()
     table = rows.to_arrow().replace_schema_metadata(encoded)
@@ -55,7 +55,7 @@ def table_bytes(rows: Rows, metadata: Mapping[str, Any]) -> bytes:
 
 
 def read_table(path: Path) -> tuple[Rows, dict[str, Any]]:
-    """The inverse of ``table_bytes``. Raises ``CacheError``."""
+    """The inverse of `table_bytes`. Raises `CacheError`."""
     try:
         table = pq.read_table(path, page_checksum_verification=True, partitioning=None)
         metadata = {k.decode(): json.loads(v) for k, v in (table.schema.metadata or {}).items()}
@@ -66,7 +66,7 @@ def read_table(path: Path) -> tuple[Rows, dict[str, Any]]:
 
 
 def check_table(path: Path, rows: int) -> None:
-    """Reads the end of a Parquet file: does it have the right columns, and so many rows? Raises ``CacheError``."""
+    """Reads the end of a Parquet file: does it have the right columns, and so many rows? Raises `CacheError`."""
     try:
         with pq.ParquetFile(path) as file:
             found, schema = file.metadata.num_rows, file.schema_arrow
@@ -81,12 +81,12 @@ def check_table(path: Path, rows: int) -> None:
 
 
 def tensors_bytes(tensors: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
-    """The safetensors file of ``tensors``."""
+    """The safetensors file of `tensors`."""
     return bytes(safetensors.numpy.save({name: np.ascontiguousarray(value) for name, value in tensors.items()}))
 
 
 def check_tensors(path: Path, shapes: Mapping[str, tuple[int | None, ...]], dtype: str) -> None:
-    """Reads the header of a safetensors file: names, shapes (None = any) and dtype. Raises ``CacheError``."""
+    """Reads the header of a safetensors file: names, shapes (None = any) and dtype. Raises `CacheError`."""
     try:
         with safetensors.safe_open(path, framework="np") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (the file is no dict)
@@ -107,7 +107,7 @@ def check_tensors(path: Path, shapes: Mapping[str, tuple[int | None, ...]], dtyp
 
 
 def map_tensors(path: Path) -> Tensors:
-    """Every array of a safetensors file, memory-mapped: nothing is read until it is used. Raises ``CacheError``.
+    """Every array of a safetensors file, memory-mapped: nothing is read until it is used. Raises `CacheError`.
 
     The library copies when it hands out numpy arrays, so the offsets are taken from the header:
     eight bytes of length, then JSON (https://github.com/huggingface/safetensors#format).

@@ -49,7 +49,7 @@ class CacheWriter:
     The table's metadata say what the shard was made from and which bytes its features have, so that a later writer
     can tell whether the shard is still the right one: there is no other record of progress.
 
-    Starting to write makes the cache an unfinished one (its manifest goes) until ``finish``.
+    Starting to write makes the cache an unfinished one (its manifest goes) until `finish`.
 
     Example, with features of one's own::
 
@@ -59,7 +59,7 @@ class CacheWriter:
         writer.finish()
 
     Args:
-        folder: ``<cache_dir>/<encoder>/<dataset>``; made if it is not there.
+        folder: `<cache_dir>/<encoder>/<dataset>`; made if it is not there.
         manifest: all of its fields but splits and file records, which the writer adds.
     """
 
@@ -76,7 +76,7 @@ class CacheWriter:
     def reuse_shard(self, split: str, index: int, rows: Rows) -> bool:
         """Makes a shard part of the cache if it is there, whole, and made of these rows by this encoder; says whether.
 
-        ``rows``: all rows of the shard, those included that could not be decoded.
+        `rows`: all rows of the shard, those included that could not be decoded.
         """
         stem = shard_stem(split, index)
         features_path, table_path = (self.folder / f"{stem}.{ending}" for ending in ("safetensors", "parquet"))
@@ -103,16 +103,16 @@ class CacheWriter:
         features: Mapping[str, Float[np.ndarray, "n dim"]],
         failures: Sequence[Failure] = (),
     ) -> None:
-        """Writes the ``index``-th shard of a split.
+        """Writes the `index`-th shard of a split.
 
         Args:
             split: "train", "validation" or "test".
-            index: counts from 0; ``finish`` wants every one up to the last.
+            index: counts from 0; `finish` wants every one up to the last.
             rows: ids, captions and labels.
-            features: per modality of the manifest an array, rows aligned with ``rows``; stored in the manifest's dtype.
+            features: per modality of the manifest an array, rows aligned with `rows`; stored in the manifest's dtype.
             failures: items of the shard that have no row, for the cache's list of them.
 
-        Raises ``CacheError``, naming item and modality, for features that are not finite or not of the right shape.
+        Raises `CacheError`, naming item and modality, for features that are not finite or not of the right shape.
         """
         stem = shard_stem(split, index)
         self._check_rows(stem, rows)
@@ -127,7 +127,7 @@ class CacheWriter:
         self._add(split, index, shard, failures)
 
     def write_classes(self, features: Float[np.ndarray, "n_classes dim"]) -> None:
-        """Writes the embeddings of the class texts, in the order of the manifest's classes. Raises ``CacheError``."""
+        """Writes the embeddings of the class texts, in the order of the manifest's classes. Raises `CacheError`."""
         names = [label.name for label in self.manifest.classes]
         dim = self.manifest.modalities["text"].dim if "text" in self.manifest.modalities else None
         data = shards.tensors_bytes({"text": _finite(CLASS_FILE, "text", names, features, dim, self.manifest.dtype)})
@@ -145,7 +145,7 @@ class CacheWriter:
     def finish(self) -> Manifest:
         """Removes shards of an earlier division and writes the manifest, which makes the cache a whole one.
 
-        Raises ``CacheError`` if a shard or the class texts have not been written.
+        Raises `CacheError` if a shard or the class texts have not been written.
         """
         manifest = dataclasses.replace(
             self.manifest,
@@ -160,7 +160,7 @@ class CacheWriter:
         return manifest
 
     def write_failures(self) -> FileRecord | None:
-        """Writes ``failures.jsonl``, a line of JSON with split, id, modality and reason each; None without failures."""
+        """Writes `failures.jsonl`, a line of JSON with split, id, modality and reason each; None without failures."""
         if not self.failures:
             return None
         lines = [json.dumps(dataclasses.asdict(failure), ensure_ascii=False) + "\n" for failure in self.failures]
@@ -225,7 +225,7 @@ def _without(rows: Rows, ids: set[str]) -> Rows:
 def _finite(
     where: str, modality: str, ids: Sequence[str], features: Float[np.ndarray, "n dim"], dim: int | None, dtype: str
 ) -> Float[np.ndarray, "n dim"]:
-    """The features in the dtype of the cache. Raises ``CacheError`` for a wrong shape, NaN, Inf, or overflow."""
+    """The features in the dtype of the cache. Raises `CacheError` for a wrong shape, NaN, Inf, or overflow."""
     n, dim = len(ids), features.shape[-1] if dim is None and features.ndim else dim
     if features.shape != (n, dim):
         first = f"{ids[0]!r}" if ids else "none"

@@ -17,7 +17,7 @@ def method_from_config(config: Any) -> Method:
     """The method that `config.method` names, with its own settings from `config.<method>`.
 
     Raises:
-      UnknownNameError: naming the nearest methods, if there is none of that name.
+        UnknownNameError: naming the nearest methods, if there is none of that name.
     """
     method: Method = resolve(REGISTRY, "method", config.method)(config, Training.from_config(config.training))
     return method

@@ -27,13 +27,13 @@ class Training:
     """How a step is trained, whatever the method.
 
     Attributes:
-      epochs: passes over the step's data.
-      batch_size: pairs per update; the last batch of an epoch may be smaller.
-      learning_rate: at the start of a step; decays linearly to zero at its end.
-      weight_decay: decoupled, on kernels.
-      clip_norm: global norm of a pair's gradient.
-      temperature: of the contrastive loss.
-      direction: of the contrastive loss, "symmetric" or "a_to_b".
+        epochs: passes over the step's data.
+        batch_size: pairs per update; the last batch of an epoch may be smaller.
+        learning_rate: at the start of a step; decays linearly to zero at its end.
+        weight_decay: decoupled, on kernels.
+        clip_norm: global norm of a pair's gradient.
+        temperature: of the contrastive loss.
+        direction: of the contrastive loss, "symmetric" or "a_to_b".
     """
 
     epochs: int
@@ -49,7 +49,7 @@ class Training:
         """From `config.training`.
 
         Raises:
-          UserError: naming the field, if a value is out of its range.
+            UserError: naming the field, if a value is out of its range.
         """
         training = cls(**config)
         for name, value in config.items():
@@ -77,9 +77,9 @@ class Method(Protocol):
     vmapped over seeds; `remembered_modalities` only says what the last of them gets to see.
 
     Attributes:
-      training: see `Training`.
-      memory_per_seed: whether the memory differs between seeds. What depends on the features alone does not, and is
-        then kept once.
+        training: see `Training`.
+        memory_per_seed: whether the memory differs between seeds. What depends on the features alone does not, and is
+          then kept once.
     """
 
     training: Training

@@ -31,9 +31,9 @@ class ProjectedVanilla(Vanilla, abc.ABC):
     """Vanilla with `dual_null_space` in its optimizer; how the projectors come about is the subclass's.
 
     Attributes:
-      project: "updates" or "gradients", see `dns_adamw`.
-      rule: threshold rule, see `projector`.
-      input_threshold, output_threshold: of the two sides; a direction above it is protected.
+        project: "updates" or "gradients", see `dns_adamw`.
+        rule: threshold rule, see `projector`.
+        input_threshold, output_threshold: of the two sides; a direction above it is protected.
     """
 
     project: str
@@ -72,7 +72,7 @@ class DualNullSpace(ProjectedVanilla):
     stream. It depends on the features alone: partner outputs are taken anew from today's heads before every step.
 
     Attributes:
-      one_sided: protect all output directions (`P_out = I`): exact to all orders, at a price in plasticity.
+        one_sided: protect all output directions (`P_out = I`): exact to all orders, at a price in plasticity.
     """
 
     one_sided: bool = False

@@ -28,8 +28,8 @@ class ReleasedDualNullSpace(ProjectedVanilla):
     The memory is `{"inputs": {modality: (d, d)}, "partner_outputs": {modality: (d_out, d_out)}, "count": ()}`.
 
     Attributes:
-      released_columns: feed the moments from the first two stored modalities of the dataset, whatever the pair, as the
-        released code does; wrong in 5 of the paper's 11 steps, so it is off by default.
+        released_columns: feed the moments from the first two stored modalities, whatever the pair, as the
+          released code does; wrong in 5 of the paper's 11 steps, so it is off by default.
     """
 
     released_columns: bool = False

@@ -59,8 +59,8 @@ class Item:
 
     Attributes:
         id: unique in its split, stable over runs.
-        caption: what a person would call it; the text modality's medium unless ``media`` has one.
-        label: index into the dataset's ``classes``; -1 = no class.
+        caption: what a person would call it; the text modality's medium unless `media` has one.
+        label: index into the dataset's `classes`; -1 = no class.
         media: per modality a function that opens the medium; it may raise anything on a broken one.
     """
 
@@ -81,17 +81,17 @@ class Item:
 
 
 class Dataset(Protocol):
-    """Items in three splits. Constructed as ``DatasetClass(data_root)``.
+    """Items in three splits. Constructed as `DatasetClass(data_root)`.
 
-    ``name`` and ``version`` are class attributes, and importing the module must be cheap: whether a cache is up to date
-    is decided from them alone, without constructing the dataset. The constructor raises ``MediaError`` if media are
-    missing below ``data_root``, and says what to run to get them.
+    `name` and `version` are class attributes, and importing the module must be cheap: whether a cache is up to date
+    is decided from them alone, without constructing the dataset. The constructor raises `MediaError` if media are
+    missing below `data_root`, and says what to run to get them.
 
     Attributes:
-        name: the key in ``feature_cache.datasets.REGISTRY``; also the folder of its caches.
+        name: the key in `feature_cache.datasets.REGISTRY`; also the folder of its caches.
         version: changes whenever items, captions, labels, splits or media do.
-        modalities: in storage order (``MODALITY_ORDER``).
-        classes: what ``Item.label`` counts; () without classes.
+        modalities: in storage order (`MODALITY_ORDER`).
+        classes: what `Item.label` counts; () without classes.
         sources: where the media come from and under which licence.
         synthetic: whether the media were made up rather than recorded, drawn or modelled by somebody.
     """

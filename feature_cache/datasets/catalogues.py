@@ -56,7 +56,7 @@ class Piece:
 def read_catalogue(path: Path, catalogue: Catalogue) -> list[Piece]:
     """The pieces of a catalogue, in its order.
 
-    Raises ``MediaError`` if the file is damaged, or declares another licence than the one under which it is listed.
+    Raises `MediaError` if the file is damaged, or declares another licence than the one under which it is listed.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -74,7 +74,7 @@ def read_catalogue(path: Path, catalogue: Catalogue) -> list[Piece]:
 
 
 def parse_properties(data: bytes) -> dict[str, str]:
-    r"""Reads what these catalogues use of Java's format: Latin-1, one ``key=value`` a line, ``\uXXXX``, comments.
+    r"""Reads what these catalogues use of Java's format: Latin-1, one `key=value` a line, `\uXXXX`, comments.
 
     >>> parse_properties(b"# comment\nname#1 = Bill 10\\u20ac\n")
     {'name#1': 'Bill 10€'}

@@ -16,7 +16,7 @@ _AFTER_VERTEX_INDEX = re.compile(rb"/\S*")
 def read_obj(data: bytes) -> tuple[Vertices, Triangles]:
     """Vertices and triangles of an OBJ file; a polygon becomes a fan around its first corner.
 
-    Raises ``ValueError`` for numbers that are none, for faces of vertices that are not there, and if there is no face.
+    Raises `ValueError` for numbers that are none, for faces of vertices that are not there, and if there is no face.
 
     >>> vertices, triangles = read_obj(b"v 0 0 0\\nv 1 0 0\\nv 1 1 0\\nv 0 1 0\\nf 1/1 2/2 3/3 4/4\\n")
     >>> triangles.tolist()
@@ -49,7 +49,7 @@ def _absolute(
 
 
 def _fans(counts: Int64[np.ndarray, " f"]) -> Int64[np.ndarray, "t 3"]:
-    """Positions of the corners of every triangle, for polygons with ``counts`` corners stored one after another."""
+    """Positions of the corners of every triangle, for polygons with `counts` corners stored one after another."""
     triangles = np.maximum(counts - 2, 0)
     start = np.repeat(np.cumsum(counts) - counts, triangles)
     step = np.arange(triangles.sum()) - np.repeat(np.cumsum(triangles) - triangles, triangles)

@@ -45,7 +45,7 @@ class Camera:
 
 
 def catalogue_view(vertices: Vertices, side: int) -> Camera:
-    """A camera in front of an object (y is up, z is front), turned and zoomed so that it fills ``side``² pixels."""
+    """A camera in front of an object (y is up, z is front), turned and zoomed so that it fills `side`² pixels."""
     low, high = vertices.min(axis=0), vertices.max(axis=0)
     radius = max(float(np.linalg.norm(high - low)) / 2, 1e-30)
     backward = np.array([np.sin(AZIMUTH) * np.cos(ELEVATION), np.sin(ELEVATION), np.cos(AZIMUTH) * np.cos(ELEVATION)])
@@ -66,7 +66,7 @@ def depth_map(vertices: Vertices, triangles: Triangles, camera: Camera) -> Float
     All vertices must lie in front of the camera. Inverse depth is linear on the image of a triangle, so that its values
     at the corners determine it everywhere. Triangles are drawn in groups whose bounding boxes have like sizes.
 
-    Raises ``ValueError`` if a vertex is behind the camera.
+    Raises `ValueError` if a vertex is behind the camera.
     """
     points = camera.project(vertices)
     if len(points) and points[:, 2].min() <= 0:
@@ -96,7 +96,7 @@ def _draw(
     width: int,
     height: int,
 ) -> None:
-    """Raises ``nearness`` (inverse depth) to that of triangles whose boxes, so wide and high, start at ``first``."""
+    """Raises `nearness` (inverse depth) to that of triangles whose boxes, so wide and high, start at `first`."""
     column = first[:, 0, None] + np.arange(width)
     row = first[:, 1, None] + np.arange(height)
     x, y = (column + 0.5)[:, None, :], (row + 0.5)[:, :, None]

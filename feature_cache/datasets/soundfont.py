@@ -34,7 +34,7 @@ class Player:
         self._lock = threading.Lock()
 
     def play(self, program: int, pitch: int, velocity: int) -> Float32[np.ndarray, " t"]:
-        """One note of a General MIDI program, both channels mixed, as loud as the SoundFont has it, at ``RATE``."""
+        """One note of a General MIDI program, both channels mixed, as loud as the SoundFont has it, at `RATE`."""
         with self._lock:
             self._synth.program_select(0, self._id, 0, program)
             self._synth.noteon(0, pitch, velocity)
@@ -59,7 +59,7 @@ def player(path: Path) -> Player:
 
 
 def note(path: Path, program: int, pitch: int, velocity: int) -> Waveform:
-    """One note, peak normalised; raises ``MediaError`` if the SoundFont has no such program or is silent there."""
+    """One note, peak normalised; raises `MediaError` if the SoundFont has no such program or is silent there."""
     where = f"program {program}, pitch {pitch}, velocity {velocity}"
     try:
         samples = player(path).play(program, pitch, velocity)

@@ -11,14 +11,14 @@ from feature_cache.manifest import ModalitySpec
 
 
 class Encoder(Protocol):
-    """A frozen network, or several, that turns raw media into embeddings. Constructed as ``EncoderClass(device)``.
+    """A frozen network, or several, that turns raw media into embeddings. Constructed as `EncoderClass(device)`.
 
-    ``name`` and ``preprocessing_version`` are class attributes, and neither importing the module nor constructing the
+    `name` and `preprocessing_version` are class attributes, and neither importing the module nor constructing the
     class may import torch or read weights: whether a cache is up to date is decided from them alone, in well under a
-    second. Import torch where the networks are loaded, on the first call of ``embed``.
+    second. Import torch where the networks are loaded, on the first call of `embed`.
 
     Attributes:
-        name: the key in ``feature_cache.encoders.REGISTRY``; also the folder of its caches.
+        name: the key in `feature_cache.encoders.REGISTRY`; also the folder of its caches.
         preprocessing_version: changes whenever the embedding of the same medium does, weights apart.
         modalities: width and scale of each modality's embedding.
     """
@@ -28,7 +28,7 @@ class Encoder(Protocol):
     modalities: Mapping[str, ModalitySpec]
 
     def __init__(self, device: str = "auto") -> None:
-        """``device`` is "auto" (the GPU where there is one, else the CPU), "cpu" or "cuda"."""
+        """`device` is "auto" (the GPU where there is one, else the CPU), "cpu" or "cuda"."""
         ...
 
     def weights_sha256(self) -> str:
@@ -36,7 +36,7 @@ class Encoder(Protocol):
         ...
 
     def preprocess(self, modality: str, raw: Raw) -> np.ndarray[Any, Any]:
-        """One medium -> the array that ``embed`` takes. May raise anything on a broken medium: it is then listed."""
+        """One medium -> the array that `embed` takes. May raise anything on a broken medium: it is then listed."""
         ...
 
     def embed(self, modality: str, batch: Sequence[np.ndarray[Any, Any]]) -> Float[np.ndarray, "n dim"]:

@@ -25,7 +25,7 @@ def conse(
     class_embeddings: Float[np.ndarray, "classes dim"],
     count: int = TOP_CLASSES,
 ) -> Float[np.ndarray, "n dim"]:
-    """The mean of the embeddings of the ``count`` most probable classes' names, weighted by probability.
+    """The mean of the embeddings of the `count` most probable classes' names, weighted by probability.
 
     The probabilities need not sum to 1, as the scores of a tagger do not; the result has unit length.
 

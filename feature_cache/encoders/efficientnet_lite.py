@@ -31,7 +31,7 @@ FILES = (_WEIGHTS, _SYNSETS, _LEMMAS)
 
 
 def class_names() -> list[str]:
-    """All names of each ImageNet class, "tabby, tabby cat", in the order of the probabilities. Raises ``WeightsError``.
+    """All names of each ImageNet class, "tabby, tabby cat", in the order of the probabilities. Raises `WeightsError`.
 
     They are read from timm's text files: importing timm would need torchvision.
     """
@@ -56,7 +56,7 @@ def square(picture: "Image") -> UInt8[np.ndarray, "224 224 3"]:
 
 
 class EfficientNetLite0:
-    """The network on ``device``, in float32. Raises ``WeightsError`` if its weights are missing or damaged."""
+    """The network on `device`, in float32. Raises `WeightsError` if its weights are missing or damaged."""
 
     def __init__(self, device: str = "cpu") -> None:
         self._device = device

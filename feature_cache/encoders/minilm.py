@@ -30,12 +30,12 @@ FILES = (_WEIGHTS, _CONFIG, _TOKENIZER)
 
 
 def tokenize(text: str) -> Int64[np.ndarray, " tokens"]:
-    """Word-piece ids of a text, with [CLS] before and [SEP] after. Raises ``WeightsError`` without the tokenizer."""
+    """Word-piece ids of a text, with [CLS] before and [SEP] after. Raises `WeightsError` without the tokenizer."""
     return np.array(_tokenizer().encode(text).ids, np.int64)
 
 
 class MiniLM:
-    """The network on ``device``, in float32. Raises ``WeightsError`` if its weights are missing or damaged."""
+    """The network on `device`, in float32. Raises `WeightsError` if its weights are missing or damaged."""
 
     def __init__(self, device: str = "cpu") -> None:
         self._device = device

@@ -27,7 +27,7 @@ class PackageFile(NamedTuple):
     """A file inside an installed package.
 
     Attributes:
-        package: the name by which pip knows the package, a key of ``VERSIONS``.
+        package: the name by which pip knows the package, a key of `VERSIONS`.
         path: relative to the folder into which packages are installed.
     """
 
@@ -35,7 +35,7 @@ class PackageFile(NamedTuple):
     path: str
 
     def locate(self) -> Path:
-        """The file on disk. Raises ``WeightsError`` if the package is not installed or has no such file."""
+        """The file on disk. Raises `WeightsError` if the package is not installed or has no such file."""
         try:
             installed = distribution(self.package)
         except PackageNotFoundError:
@@ -53,7 +53,7 @@ class PackageFile(NamedTuple):
 
     @contextmanager
     def reading(self) -> Iterator[Path]:
-        """Gives the file to read; whatever goes wrong meanwhile becomes a ``WeightsError`` that says how to mend it."""
+        """Gives the file to read; whatever goes wrong meanwhile becomes a `WeightsError` that says how to mend it."""
         file = self.locate()
         try:
             yield file
@@ -67,7 +67,7 @@ class PackageFile(NamedTuple):
 
 
 def sha256_of(files: Iterable[PackageFile]) -> str:
-    """Hexadecimal SHA-256 of the files' own digests, in the order given. Raises ``WeightsError`` as ``locate``."""
+    """Hexadecimal SHA-256 of the files' own digests, in the order given. Raises `WeightsError` as `locate`."""
     total = hashlib.sha256()
     for file in files:
         with file.locate().open("rb") as stream:

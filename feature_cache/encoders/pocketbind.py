@@ -36,7 +36,7 @@ SCALE = math.sqrt(20)
 
 
 class PocketBind:
-    """See the module's docstring. ``device`` is "auto", "cpu" or "cuda"; each network is loaded on its first use."""
+    """See the module's docstring. `device` is "auto", "cpu" or "cuda"; each network is loaded on its first use."""
 
     name: ClassVar[str] = "pocketbind"
     preprocessing_version: ClassVar[str] = "1"
@@ -48,7 +48,7 @@ class PocketBind:
         self._requested_device = device
 
     def weights_sha256(self) -> str:
-        """Over weights, tokenizer and class names of all networks. Raises ``WeightsError`` if one is missing."""
+        """Over weights, tokenizer and class names of all networks. Raises `WeightsError` if one is missing."""
         return sha256_of(minilm.FILES + efficientnet_lite.FILES + yamnet.FILES)
 
     def preprocess(self, modality: str, raw: Raw) -> Array:

@@ -1,7 +1,7 @@
-"""Reads a TensorFlow tensor bundle (a SavedModel's ``variables.index`` and ``variables.data-…``) without TensorFlow.
+"""Reads a TensorFlow tensor bundle (a SavedModel's `variables.index` and `variables.data-…`) without TensorFlow.
 
 The index is a LevelDB table: blocks of prefix-compressed keys, found through an index block, found through a footer of
-48 bytes. A key is a tensor's name, its value a ``BundleEntryProto`` that says where in the data files the tensor lies.
+48 bytes. A key is a tensor's name, its value a `BundleEntryProto` that says where in the data files the tensor lies.
 
 Sources: tensorflow/core/protobuf/tensor_bundle.proto, tensorflow/core/lib/io/table_format.txt.
 """
@@ -141,7 +141,7 @@ def _message(data: bytes) -> dict[int, list[Any]]:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """The integer at ``data[at]``, seven bits a byte and the lowest first, and the position after it.
+    """The integer at `data[at]`, seven bits a byte and the lowest first, and the position after it.
 
     >>> _varint(bytes([0xAC, 0x02, 0x07]), 0)
     (300, 2)

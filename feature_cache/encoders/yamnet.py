@@ -38,7 +38,7 @@ FILES = (_INDEX, PackageFile(_PACKAGE, f"{_FOLDER}/variables/variables.data-0000
 
 
 def class_names() -> list[str]:
-    """The names of the 521 AudioSet classes, in the order of the scores. Raises ``WeightsError``."""
+    """The names of the 521 AudioSet classes, in the order of the scores. Raises `WeightsError`."""
     with _NAMES.reading() as file, file.open(encoding="utf-8", newline="") as lines:
         names = [row["display_name"] for row in csv.DictReader(lines)]
         if len(names) != CLASSES:
@@ -47,7 +47,7 @@ def class_names() -> list[str]:
 
 
 class YAMNet:
-    """The network on ``device``, in float32. Raises ``WeightsError`` if its weights are missing or damaged."""
+    """The network on `device`, in float32. Raises `WeightsError` if its weights are missing or damaged."""
 
     def __init__(self, device: str = "cpu") -> None:
         self._device = device
@@ -95,7 +95,7 @@ def _build() -> "torch.nn.Module":
 
 
 def _state(variables: Mapping[str, np.ndarray[Any, Any]]) -> "dict[str, torch.Tensor]":
-    """The variables of the SavedModel under the names of ``_build``'s parameters."""
+    """The variables of the SavedModel under the names of `_build`'s parameters."""
     import torch
 
     def tensor(layer: int, name: str, axes: tuple[int, ...] | None = None) -> torch.Tensor:

@@ -16,7 +16,7 @@ def camera_at(z: float, size: tuple[int, int] = (100, 100), focal: float = 50.0)
 
 
 def traced(vertices: np.ndarray, triangles: np.ndarray, camera: Camera, tolerance: float) -> np.ndarray:
-    """Depth by one ray per pixel and Möller–Trumbore intersection; triangles grow by ``tolerance`` at their edges."""
+    """Depth by one ray per pixel and Möller–Trumbore intersection; triangles grow by `tolerance` at their edges."""
     column, row = np.meshgrid(*(np.arange(count) + 0.5 for count in camera.size))
     x, y = (column - camera.centre[0]) / camera.focal, (camera.centre[1] - row) / camera.focal
     rays = np.stack([x, y, -np.ones_like(x)], axis=-1) @ camera.axes  # each one unit of depth long

@@ -66,7 +66,7 @@ def test_each_item_is_embedded_once_and_each_caption_once_per_shard(tiny: Tiny) 
 
 
 def kill(tiny: Tiny, environment: dict[str, str], rename: int) -> set[str]:
-    """Extracts in a process that dies before its ``rename``-th file appears; returns what it embedded."""
+    """Extracts in a process that dies before its `rename`-th file appears; returns what it embedded."""
     code = (
         "import sys; from tests.feature_cache import tiny; import extract_features; tiny.register();"
         f"tiny.die_at_rename({rename}); sys.exit(extract_features.main(sys.argv[1:]))"

@@ -55,7 +55,7 @@ class TinyBind:
 
 
 class Tones:
-    """``COUNTS`` sounds below ``data_root/tones``; neighbours share a caption."""
+    """`COUNTS` sounds below `data_root/tones`; neighbours share a caption."""
 
     name: ClassVar[str] = "tones"
     version: ClassVar[str] = "1"
@@ -78,7 +78,7 @@ class Tones:
 
 
 def write_tones(data_root: Path) -> Path:
-    """Writes the media of ``Tones``: the first sample says which one it is, lengths differ."""
+    """Writes the media of `Tones`: the first sample says which one it is, lengths differ."""
     folder = data_root / "tones"
     folder.mkdir(parents=True)
     for split, count in COUNTS.items():
@@ -93,13 +93,13 @@ def break_medium(data_root: Path, name: str) -> None:
 
 
 def register() -> None:
-    """For a process of its own; tests in this process use the fixture ``tiny``."""
+    """For a process of its own; tests in this process use the fixture `tiny`."""
     for registry, name, target in REGISTRIES:
         registry[name] = target
 
 
 def die_at_rename(count: int) -> None:
-    """From now on the ``count``-th file that would appear does not: the process gets SIGKILL instead."""
+    """From now on the `count`-th file that would appear does not: the process gets SIGKILL instead."""
     replace, seen = os.replace, 0
 
     def deadly(source: Any, target: Any) -> None:
