@@ -15,7 +15,7 @@ demo: $(VENV)/train  ## train on the pocket suite with and without DNS; ends wit
 
 test: $(VENV)/develop  ## lint, type-check, and all tests
 	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest -q --durations=10
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q --durations=10
 
 lint: $(VENV)/develop  ## ruff and mypy
 	$(BIN)/ruff check .

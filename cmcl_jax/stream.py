@@ -216,7 +216,12 @@ def _open(cache_dir: Path, encoder: str, dataset: str) -> FeatureCache:
                 f"{', '.join(nearest(name, there)) or 'none'}. To make them, run "
                 f"`{extract_command(cache_dir / encoder / dataset)}`."
             )
-    return open_cache(cache_dir / encoder / dataset)
+    cache = open_cache(cache_dir / encoder / dataset)
+    named = (cache.manifest.encoder, cache.manifest.dataset)
+    if named != (encoder, dataset):
+        raise StreamError(f"{cache.path} holds the features of {' for '.join(named)}: rename the folder to that.")
+    cache.verify()  # all of it is about to be read anyway
+    return cache
 
 
 def _checked_step(number: int, dataset: str, pair: Sequence[str], names: Sequence[str], *, cache: FeatureCache) -> Step:

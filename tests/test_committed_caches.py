@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from configs.pocket import get_config
-from feature_cache import open_cache
+from feature_cache import datasets, open_cache
+from feature_cache.encoders.pocketbind import PocketBind
+from feature_cache.extraction import why_outdated
 from feature_cache.manifest import SPLITS
+from feature_cache.registry import resolve
 
 CACHES = Path("caches/pocketbind")
 DATASETS = sorted({step[0] for step in get_config().stream.steps})
@@ -16,6 +19,18 @@ DATASETS = sorted({step[0] for step in get_config().stream.steps})
 @pytest.mark.parametrize("dataset", DATASETS)
 def test_every_byte_is_the_one_that_was_extracted(dataset: str) -> None:
     open_cache(CACHES / dataset).verify()
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_todays_code_and_weights_would_extract_the_same(dataset: str) -> None:
+    source = resolve(datasets.REGISTRY, "dataset", dataset)
+    assert why_outdated(CACHES / dataset, PocketBind, source, "float16") is None
+    cache = open_cache(CACHES / dataset)
+    encoder = PocketBind("cpu")
+    assert cache.manifest.weights_sha256 == encoder.weights_sha256()
+    texts = [label.text for label in cache.manifest.classes]
+    embedded = encoder.embed("text", [encoder.preprocess("text", text) for text in texts])
+    np.testing.assert_allclose(cache.class_features, embedded, atol=1e-3)
 
 
 def test_all_caches_together_are_small_enough_to_commit() -> None:

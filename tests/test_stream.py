@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cmcl_jax.stream import StreamError, open_stream
-from feature_cache.errors import UnknownNameError
+from feature_cache.errors import CacheError, UnknownNameError
 from tests.tiny_caches import STEPS, WIDTHS, write_tiny_caches
 
 
@@ -97,10 +97,27 @@ def test_an_empty_split_is_named(tmp_path: Path) -> None:
     write_tiny_caches(tmp_path / "tiny", splits={"train": 0, "test": 4})
     with pytest.raises(StreamError, match=r"The train split of .*birds is empty"):
         open_stream(STEPS, tmp_path, "tiny")
-    write_tiny_caches(tmp_path / "other", splits={"train": 4, "test": 0})
-    stream = open_stream(STEPS, tmp_path, "other")
+    write_tiny_caches(tmp_path / "again" / "tiny", splits={"train": 4, "test": 0})
+    stream = open_stream(STEPS, tmp_path / "again", "tiny")
     with pytest.raises(StreamError, match=r"The test split of .*birds is empty"):
         stream.test_features(stream.steps[0])
+
+
+def test_a_cache_in_the_folder_of_another_is_refused(tmp_path: Path) -> None:
+    write_tiny_caches(tmp_path / "tiny")
+    (tmp_path / "tiny" / "birds").rename(tmp_path / "tiny" / "robins")
+    with pytest.raises(StreamError, match="robins holds the features of tiny for birds: rename the folder"):
+        open_stream([("robins", ("vision", "text"), ("recall",))], tmp_path, "tiny")
+
+
+def test_a_changed_byte_in_a_cache_is_found_before_training(tmp_path: Path) -> None:
+    write_tiny_caches(tmp_path / "tiny")
+    file = tmp_path / "tiny" / "notes" / "train-00000.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(CacheError, match="train-00000.safetensors"):
+        open_stream(STEPS, tmp_path, "tiny")
 
 
 def test_an_unknown_encoder_names_the_nearest_and_the_command(tiny_caches: Path) -> None:
