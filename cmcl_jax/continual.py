@@ -19,8 +19,9 @@ from cmcl_jax.heads import Heads, init_heads
 from cmcl_jax.methods import Method, method_from_config
 from cmcl_jax.methods.base import active_pair
 from cmcl_jax.metrics.transfer import HEADLINES
+from cmcl_jax.open_stream import open_stream
 from cmcl_jax.progress import Progress
-from cmcl_jax.stream import Step, Stream, open_stream
+from cmcl_jax.stream import Step, Stream
 from cmcl_jax.train import init_memory, learn
 from cmcl_jax.workdir import Workdir
 from feature_cache.errors import UserError

@@ -17,8 +17,8 @@ from cmcl_jax.checkpoint import Checkpoints
 from cmcl_jax.config import ConfigError
 from cmcl_jax.continual import DivergedError, run
 from cmcl_jax.methods import method_from_config
+from cmcl_jax.open_stream import open_stream
 from cmcl_jax.progress import Progress
-from cmcl_jax.stream import open_stream
 from cmcl_jax.train import Learned, learn, train_pair
 from cmcl_jax.workdir import RunError, Workdir
 from feature_cache import open_cache

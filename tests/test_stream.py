@@ -3,7 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cmcl_jax.stream import StreamError, open_stream
+from cmcl_jax.open_stream import open_stream
+from cmcl_jax.stream import StreamError
 from feature_cache.errors import CacheError, UnknownNameError
 from tests.tiny_caches import STEPS, WIDTHS, write_tiny_caches
 

@@ -1,0 +1,105 @@
+"""Opens the caches of a stream and checks that its steps can be trained and tested on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cmcl_jax import metrics
+from cmcl_jax.stream import Step, Stream, StreamError
+from feature_cache import FeatureCache, open_cache
+from feature_cache.errors import extract_command
+from feature_cache.manifest import MODALITY_ORDER
+from feature_cache.registry import check_name, nearest
+
+FORM = 'A step is (dataset, (modality, modality), (metric, …)), such as ("emoji", ("vision", "text"), ("recall",)).'
+
+
+def open_stream(
+    steps: Sequence[tuple[str, tuple[str, str], tuple[str, ...]]],
+    cache_dir: str | Path,
+    encoder: str,
+    row_limit: int | None = None,
+) -> Stream:
+    """Opens the caches of a stream and checks that every step can be trained and tested on them.
+
+    Args:
+        steps: `(dataset, (modality, modality), metrics)` in training order.
+        cache_dir: folder of all caches, `<cache_dir>/<encoder>/<dataset>`.
+        encoder: whose features to use.
+        row_limit: see `Stream`.
+
+    Raises:
+        CacheError: if a cache is absent or damaged.
+        StreamError: if encoder or dataset have no cache there (naming the nearest that have), a step names what its
+          dataset does not have, or widths of a modality differ between datasets.
+    """
+    for number, step in enumerate(steps, start=1):
+        _check_form(number, step)
+    if not steps:
+        raise StreamError(f"config.stream.steps is empty: a stream needs at least one step. {FORM}")
+    datasets = dict.fromkeys(step[0] for step in steps)
+    caches = {dataset: _open(Path(cache_dir), encoder, dataset) for dataset in datasets}
+    stream = Stream(
+        tuple(_checked_step(number, *step, cache=caches[step[0]]) for number, step in enumerate(steps, start=1)),
+        caches,
+        row_limit,
+    )
+    _check_widths(stream)
+    return stream
+
+
+def _check_form(number: int, step: Any) -> None:
+    match step:
+        case (str(), (str(), str()), (str(), *more)) if all(isinstance(name, str) for name in more):
+            return
+    raise StreamError(f"Step {number} of config.stream.steps is {step!r}. {FORM}")
+
+
+def _open(cache_dir: Path, encoder: str, dataset: str) -> FeatureCache:
+    for folder, kind, name in ((cache_dir, "encoder", encoder), (cache_dir / encoder, "dataset", dataset)):
+        there = [path.name for path in folder.glob("*/")]
+        if name not in there:
+            raise StreamError(
+                f"{folder}/ has no features of the {kind} {name!r}; the nearest there: "
+                f"{', '.join(nearest(name, there)) or 'none'}. To make them, run "
+                f"`{extract_command(cache_dir / encoder / dataset)}`."
+            )
+    cache = open_cache(cache_dir / encoder / dataset)
+    named = (cache.manifest.encoder, cache.manifest.dataset)
+    if named != (encoder, dataset):
+        raise StreamError(f"{cache.path} holds the features of {' for '.join(named)}: rename the folder to that.")
+    cache.verify()  # all of it is about to be read anyway
+    return cache
+
+
+def _checked_step(number: int, dataset: str, pair: Sequence[str], names: Sequence[str], *, cache: FeatureCache) -> Step:
+    where = f"step {number} ({dataset})"
+    for modality in pair:
+        check_name(cache.modalities, f"modality of {where}", modality)
+    for metric in names:
+        check_name(metrics.REGISTRY, f"metric of {where}", metric)
+    if cache.manifest.splits["train"].count == 0:
+        raise StreamError(f"The train split of {cache.path} is empty: {where} cannot be trained on it.")
+    if len(set(pair)) != 2:
+        raise StreamError(f"The pair of {where} must be two different modalities, but it is {tuple(pair)}.")
+    if "accuracy" in names and (cache.class_features is None or "text" not in pair):
+        raise StreamError(
+            f"The metric 'accuracy' of {where} needs text in the pair and a cache with classes; the pair is "
+            f"{tuple(pair)} and the cache has {len(cache.class_names)} classes. Use ('recall',) for this step."
+        )
+    a, b = sorted(pair, key=MODALITY_ORDER.index)
+    return Step(number, dataset, (a, b), tuple(names))
+
+
+def _check_widths(stream: Stream) -> None:
+    widths = stream.widths
+    for step in stream.steps:
+        for modality in step.pair:
+            width = stream.caches[step.dataset].modalities[modality].dim
+            if width != widths[modality]:
+                raise StreamError(
+                    f"The {modality} features of step {step.number} ({step.dataset}) have width {width}, elsewhere in "
+                    f"the stream {widths[modality]}: one head cannot serve both. Extract all datasets with one encoder."
+                )
