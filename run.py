@@ -42,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def demo(flags: argparse.Namespace) -> None:
     """Trains the demo's methods side by side and reports."""
+    if any(override.startswith("method=") for override in flags.overrides):
+        raise UserError(f"The demo trains {' and '.join(DEMO_METHODS)}; for one of them, use `python run.py train`.")
     workdirs = [flags.workdir / method for method in DEMO_METHODS]
     for method, workdir in zip(DEMO_METHODS, workdirs, strict=True):
         _train(flags.config, [*flags.overrides, f"method={method}"], workdir)

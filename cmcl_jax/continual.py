@@ -47,19 +47,19 @@ def run(config: ConfigDict, workdir: str | Path, progress: Progress | None = Non
     Raises:
         CacheError, StreamError, UnknownNameError, ConfigError, RunError: if config, caches and workdir do not fit each
           other, or the workdir is damaged or in use.
-        DivergedError: if a loss is not finite.
+        DivergedError: if a loss or a head is not finite.
     """
     check_config(config)
     folder = Workdir(Path(workdir))
     with jax.enable_x64(config.dtype == "float64"):
-        this = _Run(config, folder, progress or Progress.silent())
+        prepared = _Run(config, folder, progress or Progress.silent())
         with folder.locked():
-            folder.claim(config, this.stream)
-            return folder.summary() or this.finish()
+            folder.claim(config, prepared.stream)
+            return folder.summary() or prepared.finish()
 
 
 class DivergedError(UserError):
-    """A loss became NaN or infinite."""
+    """A loss or a head became NaN or infinite."""
 
 
 class _Run:
@@ -97,9 +97,8 @@ class _Run:
 
     def _start(self) -> dict[str, Any]:
         """The state before the first step, measured zero-shot."""
-        heads = jax.vmap(lambda key: init_heads(jax.random.fold_in(key, 0), self.stream.widths, dtype=self.dtype))(
-            self.keys
-        )
+        keys = jax.vmap(lambda key: jax.random.fold_in(key, 0))(self.keys)  # the steps fold in 1, 2, …
+        heads = jax.vmap(lambda key: init_heads(key, self.stream.widths, dtype=self.dtype))(keys)
         memory = init_memory(self.method, heads, self.stream.pairs)
         return {"heads": heads, "memory": memory, "matrices": self._measure(heads, {}, 0)}
 

@@ -163,11 +163,13 @@ def test_steps_of_equal_data_see_it_in_different_orders(tiny_config: ConfigDict,
     assert (np.asarray(first) != np.asarray(second)).all()
 
 
-def test_a_run_with_a_progress_bar_compiles_its_training_once(tiny_config: ConfigDict, tmp_path: Path) -> None:
+def test_a_progress_bar_costs_no_compilation_and_changes_no_bit(tiny_config: ConfigDict, tmp_path: Path) -> None:
     train_pair.clear_cache()
     with Progress(Console(file=io.StringIO())) as progress:
-        run(tiny_config, tmp_path, progress)
+        run(tiny_config, tmp_path / "shown", progress)
     assert train_pair._cache_size() == 1
+    run(tiny_config, tmp_path / "silent")
+    assert bits(tmp_path / "shown") == bits(tmp_path / "silent")
 
 
 def test_credit_and_split_of_the_evaluation_are_the_configs(tiny_config: ConfigDict, tmp_path: Path) -> None:

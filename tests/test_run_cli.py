@@ -96,6 +96,11 @@ def test_a_workdir_that_is_a_file_is_named(
     assert f"{tmp_path / 'file'}: File exists. Choose another --workdir" in capsys.readouterr().err
 
 
+def test_the_demo_does_not_take_a_method(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run.main(["--config.method=dns"]) == 1
+    assert "The demo trains vanilla and dns; for one of them, use" in capsys.readouterr().err
+
+
 def test_the_demo_trains_its_methods_and_reports(
     tiny_caches: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
