@@ -1,21 +1,23 @@
 """Raw media -> feature cache, on the command line. `python extract_features.py --help` shows examples."""
 
 import argparse
+import functools
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from feature_cache import datasets, encoders
-from feature_cache.errors import UnknownNameError, UserError
+from feature_cache.encoders.base import Encoder
+from feature_cache.errors import UserError
 from feature_cache.extraction import Options, Report, extract, why_outdated
+from feature_cache.flags import one_of, parse_strictly, some_of
 from feature_cache.manifest import DTYPES, FAILURES_FILE, Manifest
-from feature_cache.registry import check_name, nearest, resolve
+from feature_cache.registry import resolve
 
 EXAMPLES = """
 examples:
@@ -24,8 +26,9 @@ examples:
   python extract_features.py --encoder=pocketbind --dataset=emoji,furniture --device=cuda --batch_size=256
 
 The cache of a dataset is the folder CACHE_DIR/ENCODER/DATASET. An extraction that was stopped goes on where it was when
-the same command is given again; a finished one is left alone. Items that cannot be decoded are listed in the cache's
-failures.jsonl. Exit code: 0 = every cache is whole, 1 = one is not, 2 = the command makes no sense.
+the same command is given again; a finished one is left alone. With --overwrite it starts over each time. Items that
+cannot be decoded are listed in the cache's failures.jsonl. Exit code: 0 = every cache is whole, 1 = one is not, 2 = the
+command makes no sense.
 """
 
 
@@ -35,25 +38,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Threads that spin while they wait make small layers several times slower while another process is busy.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is imported, which is later
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    loaded: list[Any] = []  # the encoder, once a dataset needs it
+
+    @functools.cache
+    def load() -> Encoder:
+        encoder: Encoder = resolve(encoders.REGISTRY, "encoder", flags.encoder)(flags.device)
+        return encoder
+
     failed = False
     for name in flags.dataset:
         try:
-            failed |= not _extract_dataset(flags, name, loaded, console)
-        except UserError as error:
-            console.print(f"{name}: {error}", markup=False, style="red")
-            failed = True
-        except ModuleNotFoundError as error:
-            hint = "Extraction needs more packages than training; to get them, run `pip install '.[extract]'`."
-            console.print(f"{name}: the Python package {error.name!r} is missing. {hint}", markup=False, style="red")
+            failed |= not _extract_dataset(flags, name, load, console)
+        except (UserError, OSError, ImportError, MemoryError) as error:
+            console.print(f"{name}: {_explained(error, flags)}", markup=False, style="red")
             failed = True
         except KeyboardInterrupt:
-            console.print(f"{name}: stopped. To go on, give the same command again.", markup=False)
+            how = "the same command without --overwrite" if flags.overwrite else "the same command again"
+            console.print(f"{name}: stopped. To go on, give {how}.", markup=False)
             return 130
     return int(failed)
 
 
-def _extract_dataset(flags: argparse.Namespace, name: str, loaded: list[Any], console: Console) -> bool:
+def _explained(error: Exception, flags: argparse.Namespace) -> str:
+    """What is wrong and what to do, in one paragraph."""
+    if isinstance(error, ImportError):
+        return f"{error}. Extraction needs more packages than training; to get them, run `make extract-deps`."
+    if isinstance(error, MemoryError):
+        return f"out of memory with --batch_size={flags.batch_size}; choose a smaller one."
+    if isinstance(error, OSError):
+        path = error.filename2 or error.filename or flags.cache_dir
+        return f"{path}: {error.strerror or error}. Put that right, or choose another --cache_dir or --data_root."
+    return str(error)
+
+
+def _extract_dataset(flags: argparse.Namespace, name: str, load: Callable[[], Encoder], console: Console) -> bool:
     """Brings one cache up to date; whether it is whole."""
     encoder = resolve(encoders.REGISTRY, "encoder", flags.encoder)
     dataset = resolve(datasets.REGISTRY, "dataset", name)
@@ -64,11 +81,9 @@ def _extract_dataset(flags: argparse.Namespace, name: str, loaded: list[Any], co
         return True
     console.print(f"{name}: extracting to {folder}: {reason or 'asked to overwrite it'}", markup=False)
     media = dataset(flags.data_root)
-    if not loaded:
-        loaded.append(encoder(flags.device))
     options = Options(flags.batch_size, flags.dtype, flags.shard_size, flags.overwrite, flags.max_failure_rate)
     with progress_bar(name, console) as progress:
-        report = extract(folder, loaded[0], media, options, progress)
+        report = extract(folder, load(), media, options, progress)
     console.print(f"{name}: {summary(report, folder, options)}", markup=False)
     return report.finished
 
@@ -120,25 +135,14 @@ def progress_bar(name: str, console: Console) -> Iterator[Callable[[int, int, bo
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The flags, checked; `dataset` becomes a list. Ends the program with exit code 2 on a mistake, naming it."""
+    """The flags, checked; `dataset` is a list. Ends the program with exit code 2 on a mistake, naming it."""
     parser = _parser()
-    flags, unknown = parser.parse_known_args(arguments)
-    if unknown:
-        alike = nearest(unknown[0].partition("=")[0], [f"--{name}" for name in vars(flags)])
-        parser.error(f"there is no flag {unknown[0]!r}; the nearest are: {', '.join(alike)}")
+    flags = parse_strictly(parser, arguments)
     for name in ("encoder", "dataset"):
         if getattr(flags, name) is None:
             parser.error(f"--{name} is missing; --help shows examples")
     if not 0 <= flags.max_failure_rate <= 1:
         parser.error(f"--max_failure_rate should be between 0 and 1, but is {flags.max_failure_rate:g}")
-    names = flags.dataset.split(",")
-    flags.dataset = list(datasets.REGISTRY) if names == ["all"] else list(dict.fromkeys(names))
-    try:
-        check_name(encoders.REGISTRY, "encoder", flags.encoder)
-        for name in flags.dataset:
-            check_name(datasets.REGISTRY, "dataset", name)
-    except UnknownNameError as error:
-        parser.error(str(error))
     return flags
 
 
@@ -151,15 +155,17 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--encoder", help=f"needed; one of: {', '.join(encoders.REGISTRY)}")
-    add("--dataset", help=f"needed; one, several with commas between, or all of: {', '.join(datasets.REGISTRY)}")
+    encoder, dataset = one_of(encoders.REGISTRY, "encoder"), some_of(datasets.REGISTRY, "dataset")
+    add("--encoder", type=encoder, help=f"needed; one of: {', '.join(encoders.REGISTRY)}")
+    several = f"needed; one, several with commas between, or all of: {', '.join(datasets.REGISTRY)}"
+    add("--dataset", type=dataset, help=several)
     add("--data_root", type=Path, default=Path("media"), help="folder of the raw media (default: media)")
     add("--cache_dir", type=Path, default=Path("caches"), help="folder of all caches (default: caches)")
     add("--batch_size", type=_positive, default=32, help="media embedded at once (default: 32)")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: the GPU where there is one (default)")
     add("--dtype", choices=DTYPES, default=DTYPES[0], help="of the stored features (default: float16)")
     add("--shard_size", type=_positive, default=512, help="items of a shard, the unit of resuming (default: 512)")
-    add("--overwrite", action="store_true", help="do everything again, what is finished included")
+    add("--overwrite", action="store_true", help="start over, each time that the command is given")
     add("--max_failure_rate", type=float, default=0.01, help="share of items that may fail to decode (default: 0.01)")
     return parser
 

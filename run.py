@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from feature_cache.errors import UserError
-from feature_cache.registry import nearest
+from feature_cache.flags import unknown_flags
 
 EXAMPLES = """
 examples:
@@ -96,9 +96,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     flags.overrides = [flag.removeprefix("--config.") for flag in rest if flag.startswith("--config.")]
     unknown = [flag for flag in rest if not flag.startswith("--config.") or not hasattr(flags, "config")]
     if unknown:
-        valid = [f"--{name}" for name in vars(flags) if name not in ("command", "overrides")]
-        alike = nearest(unknown[0].partition("=")[0], valid)
-        parser.error(f"there is no flag {unknown[0]!r} here; the nearest are: {', '.join(alike)}")
+        unknown_flags(parser, unknown, [name for name in vars(flags) if name not in ("command", "overrides")])
     missing = [f"--{name}" for name in ("config", "workdir") if vars(flags).get(name, "") is None]
     if missing:
         parser.error(f"this command needs {' and '.join(missing)}; `run.py --help` shows examples")

@@ -80,7 +80,7 @@ ARCHIVES: tuple[Archive, ...] = (
 )
 
 
-def datasets() -> list[str]:
+def dataset_names() -> list[str]:
     """The names of the datasets whose media can be fetched."""
     return sorted({archive.dataset for archive in ARCHIVES})
 
@@ -93,7 +93,7 @@ def archive_named(name: str) -> Archive:
 def is_unpacked(archive: Archive, data_root: Path) -> bool:
     """Whether the archive that is pinned today has been unpacked completely."""
     stamp = archive.folder(data_root) / STAMP
-    return stamp.is_file() and stamp.read_text().strip() == archive.sha256
+    return stamp.is_file() and stamp.read_bytes().strip() == archive.sha256.encode()
 
 
 def unpacked(data_root: Path, name: str) -> Path:
@@ -106,3 +106,13 @@ def unpacked(data_root: Path, name: str) -> Path:
             "media with --data_root."
         )
     return archive.folder(data_root)
+
+
+def damaged(file: Path, what: str) -> MediaError:
+    """The error for an unpacked file that is not as it should be: an archive is unpacked again only without its folder.
+
+    >>> print(damaged(Path("media/emoji/names/a.json"), "is not JSON"))
+    media/emoji/names/a.json is not JSON: delete media/emoji/names and run `make pocket-media`.
+    """
+    folder = next((parent for parent in file.parents if (parent / STAMP).exists()), file.parent)
+    return MediaError(f"{file} {what}: delete {folder} and run `make pocket-media`.")

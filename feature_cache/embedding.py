@@ -9,14 +9,14 @@ from jaxtyping import Float
 
 from feature_cache.datasets.base import Item
 from feature_cache.encoders.base import Encoder
-from feature_cache.errors import CacheError, MediaError, UserError
+from feature_cache.errors import CacheError, UserError
 from feature_cache.writer import Failure
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
 Decoded: TypeAlias = dict[str, Array]
 """Per modality what the encoder's `embed` takes."""
 NOT_THE_MEDIUM = (ImportError, MemoryError, UserError)
-"""Errors that no other medium would be spared: a package, memory or weights are missing."""
+"""Errors that no other medium would be spared: a package, memory, weights or the dataset's media are missing."""
 
 
 def embed_items(
@@ -38,7 +38,7 @@ def embed_items(
     texts: dict[Any, Array] = {}
     for start in range(0, len(items), batch_size):
         batch = items[start : start + batch_size]
-        outcomes = [decode(encoder, split, item, modalities) for item in batch]  # where a pool's map would go
+        outcomes = [decode_item(encoder, split, item, modalities) for item in batch]  # where a pool's map would go
         good = [(i, o) for i, o in zip(batch, outcomes, strict=True) if not isinstance(o, Failure)]
         failures += [outcome for outcome in outcomes if isinstance(outcome, Failure)]
         kept += [item for item, _ in good]
@@ -57,15 +57,18 @@ def embed_texts(encoder: Encoder, texts: Sequence[str], batch_size: int) -> Floa
     return np.concatenate([_embed(encoder, "text", texts[i], arrays[i : i + batch_size]) for i in starts])
 
 
-def decode(encoder: Encoder, split: str, item: Item, modalities: Sequence[str]) -> Decoded | Failure:
-    """Opens and preprocesses an item's media; the first that cannot be decoded makes the item a failure."""
+def decode_item(encoder: Encoder, split: str, item: Item, modalities: Sequence[str]) -> Decoded | Failure:
+    """Opens and preprocesses an item's media; the first that cannot be decoded makes the item a failure.
+
+    Raises what is `NOT_THE_MEDIUM`.
+    """
     decoded: Decoded = {}
     for modality in modalities:
         try:
             decoded[modality] = encoder.preprocess(modality, item.open(modality))
+        except NOT_THE_MEDIUM:
+            raise
         except Exception as error:  # decoders raise whatever they like
-            if isinstance(error, NOT_THE_MEDIUM) and not isinstance(error, MediaError):
-                raise
             return Failure(split, item.id, modality, " ".join(f"{type(error).__name__}: {error}".split()))
     return decoded
 

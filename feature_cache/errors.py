@@ -3,6 +3,7 @@
 Each is a `UserError`: a command line prints its message alone, without a traceback.
 """
 
+import shlex
 from pathlib import Path
 
 
@@ -22,7 +23,7 @@ class UnknownNameError(UserError):
     """A name that its registry does not have; the message lists the nearest ones that it has."""
 
 
-def extract_command(folder: Path, overwrite: bool = False) -> str:
+def extract_command(folder: Path) -> str:
     """The command that makes the cache in `folder`, which is called `<cache_dir>/<encoder>/<dataset>`.
 
     >>> extract_command(Path("caches/pocketbind/emoji"))
@@ -30,8 +31,8 @@ def extract_command(folder: Path, overwrite: bool = False) -> str:
     """
     if len(folder.parts) < 2:
         folder = folder.absolute()
-    flags = f"--encoder={folder.parent.name} --dataset={folder.name} --cache_dir={folder.parent.parent}"
-    return f"python extract_features.py {flags}{' --overwrite' if overwrite else ''}"
+    flags = [f"--encoder={folder.parent.name}", f"--dataset={folder.name}", f"--cache_dir={folder.parent.parent}"]
+    return shlex.join(["python", "extract_features.py", *flags])
 
 
 class DamagedCacheError(CacheError):
@@ -42,12 +43,11 @@ class DamagedCacheError(CacheError):
         what: what was expected of it, and what was found.
     """
 
-    def __init__(self, path: Path, what: str, overwrite: bool = False) -> None:
-        """`overwrite`: the damage does not show in the file's length, by which an extraction knows what to redo."""
+    def __init__(self, path: Path, what: str) -> None:
         self.path = path
         self.what = " ".join(what.split())
         super().__init__(
-            f"The feature cache {path.parent} is damaged at {path.name}: {self.what}. To make it again, run "
-            f"`{extract_command(path.parent, overwrite)}`; if the cache is under version control, "
-            f"`git checkout -- {path.parent}` brings it back."
+            f"The feature cache {path.parent} is damaged at {path.name}: {self.what}. To make that file again, delete "
+            f"it (`rm -rf {shlex.quote(str(path))}`) and run `{extract_command(path.parent)}`; if the cache is under "
+            f"version control, `git checkout -- {shlex.quote(str(path.parent))}` brings it back."
         )

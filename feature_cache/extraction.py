@@ -40,14 +40,13 @@ class Report:
 
     Attributes:
         items: items of the dataset, in all splits together.
-        embedded, reused: items of shards that this run wrote, and of shards that it found finished.
+        reused: items of shards that an earlier run finished; this run embedded the others.
         failures: the items that could not be decoded.
         finished: whether the cache is whole; if not, more items failed than are allowed.
         seconds: wall time.
     """
 
     items: int
-    embedded: int
     reused: int
     failures: Sequence[Failure]
     finished: bool
@@ -59,7 +58,7 @@ def why_outdated(folder: Path, encoder: type[Encoder], dataset: type[Dataset], d
 
     Decided from the manifest and the lengths of files alone: nothing is constructed, no weights are read.
     """
-    if not (folder / FILE_NAME).is_file():
+    if not (folder / FILE_NAME).exists():
         return "there is no finished cache yet"
     try:
         manifest = Manifest.load(folder)
@@ -90,7 +89,8 @@ def extract(
     `progress(n, total, reused)` is called whenever n more of the dataset's `total` items are done; `reused` says
     whether by an earlier run.
 
-    Raises `CacheError` if the encoder cannot embed the dataset's modalities or returns what cannot be stored.
+    Raises `CacheError` if the encoder cannot embed the dataset's modalities or returns what cannot be stored, and
+    passes on what no other item would be spared (`feature_cache.embedding.NOT_THE_MEDIUM`).
     An item that cannot be decoded raises nothing: it is listed in `failures.jsonl` and in the report.
     """
     start = time.monotonic()
@@ -98,10 +98,10 @@ def extract(
     _check_ids(dataset, splits)
     total = sum(map(len, splits.values()))
     writer = CacheWriter(folder, describe(encoder, dataset, options.dtype))
-    counts: Counter[bool] = Counter()
+    reused = 0
     for split, index, items in _shards(splits, options.shard_size):
-        reused = not options.overwrite and writer.reuse_shard(split, index, _rows(items))
-        if reused:
+        if not options.overwrite and writer.reuse_shard(split, index, _rows(items)):
+            reused += len(items)
             progress(len(items), total, True)
         else:
             modalities = dataset.modalities
@@ -109,16 +109,14 @@ def extract(
             outcome = embed_items(encoder, split, items, modalities, batch, lambda n: progress(n, total, False))
             kept, features, failures = outcome
             writer.write_shard(split, index, _rows(kept), features, failures)
-        counts[reused] += len(items)
-    finished = len(writer.failures) <= options.max_failure_rate * total
+    finished = len(writer.failures) / total <= options.max_failure_rate
     if finished:
         if dataset.classes:
             writer.write_classes(embed_texts(encoder, [label.text for label in dataset.classes], options.batch_size))
         writer.finish()
     else:
-        writer.write_failures()
-        writer.forget_failures()
-    return Report(total, counts[False], counts[True], writer.failures, finished, time.monotonic() - start)
+        writer.give_up()
+    return Report(total, reused, writer.failures, finished, time.monotonic() - start)
 
 
 def describe(encoder: Encoder, dataset: Dataset, dtype: str) -> Manifest:
@@ -161,8 +159,7 @@ def _check_ids(dataset: Dataset, splits: Mapping[str, Sequence[Item]]) -> None:
         if repeated:
             raise CacheError(
                 f"The ids of a split should be unique, but in {split} of the dataset {dataset.name} "
-                f"{len(repeated)} are not: "
-                f"{repeated[0]!r} is there {counts[repeated[0]]} times."
+                f"{len(repeated)} are not: {repeated[0]!r} is there {counts[repeated[0]]} times."
             )
     if not any(splits.values()):
         raise CacheError(f"The dataset {dataset.name} has no items in any split.")

@@ -170,7 +170,7 @@ class Manifest:
         """The inverse of `to_json`. Raises `SchemaError`: what was expected and what was found."""
         try:
             fields = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise SchemaError(f"it should be JSON, but is not: {error}") from None
         if not isinstance(fields, dict):
             raise SchemaError(f"it should be a JSON object, but is a {type(fields).__name__}")

@@ -1,6 +1,7 @@
 """Reads a cache: opening checks that it is whole, features are memory-mapped. Imports neither torch nor jax."""
 
 import hashlib
+import shlex
 from functools import cached_property
 from pathlib import Path
 
@@ -21,10 +22,16 @@ def open_cache(path: str | Path) -> "FeatureCache":
     Raises `CacheError`, which says what to run, if there is no cache, if it is unfinished, or if it is damaged.
     """
     folder = Path(path)
-    if not (folder / FILE_NAME).is_file():
-        raise _no_cache(folder)
-    manifest = Manifest.load(folder)
-    manifest.check_sizes(folder)
+    try:
+        if not (folder / FILE_NAME).exists():
+            raise _no_cache(folder)
+        manifest = Manifest.load(folder)
+        manifest.check_sizes(folder)
+    except OSError as error:
+        raise CacheError(
+            f"The feature cache {folder} cannot be read: {error.strerror or error}. Correct the path, or give yourself "
+            f"the right to search it: `chmod -R u+rX {shlex.quote(str(folder))}`."
+        ) from None
     _check_headers(folder, manifest)
     return FeatureCache(folder, manifest)
 
@@ -90,15 +97,13 @@ class FeatureCache:
     def verify(self) -> None:
         """Compares every file with the checksum that it had when it was written. Raises `CacheError`."""
         if Manifest.load(self.path) != self.manifest:
-            raise DamagedCacheError(
-                self.path / FILE_NAME, "it is not the one with which the cache was opened", overwrite=True
-            )
+            raise CacheError(f"The feature cache {self.path} has been made again since it was opened: open it anew.")
         self.manifest.check_sizes(self.path)
         for name, record in self.manifest.files():
             found = _sha256(self.path / name)
             if found != record.sha256:
                 what = f"its SHA-256 checksum should be {record.sha256}, but is {found}"
-                raise DamagedCacheError(self.path / name, what, overwrite=True)
+                raise DamagedCacheError(self.path / name, what)
 
     def _shards(self, split: str) -> tuple[Shard, ...]:
         check_name(self.manifest.splits, f"split in {self.path}", split)

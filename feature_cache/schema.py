@@ -40,7 +40,8 @@ def decode(kind: Any, value: Any, where: str = "") -> Any:
 
 def _decode_dataclass(kind: type[T], value: Any, where: str) -> T:
     mapping: Mapping[str, Any] = _check(dict, value, where)
-    hints = {field.name: typing.get_type_hints(kind)[field.name] for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    annotations = typing.get_type_hints(kind)
+    hints = {field.name: annotations[field.name] for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for name in hints:
         if name not in mapping:
             raise SchemaError(f"field {_join(where, name)!r} is missing")

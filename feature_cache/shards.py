@@ -59,9 +59,10 @@ def read_table(path: Path) -> tuple[Rows, dict[str, Any]]:
     try:
         table = pq.read_table(path, page_checksum_verification=True, partitioning=None)
         metadata = {k.decode(): json.loads(v) for k, v in (table.schema.metadata or {}).items()}
+        _check_columns(path, table.schema)
         columns = {name: table[name].to_pylist() for name in SCHEMA.names}
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        raise DamagedCacheError(path, f"it should be a Parquet table, but {_reason(error)}", overwrite=True) from None
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise DamagedCacheError(path, f"it should be a Parquet table, but {_reason(error)}") from None
     return Rows(columns["id"], columns["caption"], columns["label"]), metadata
 
 
@@ -71,13 +72,15 @@ def check_table(path: Path, rows: int) -> None:
         with pq.ParquetFile(path) as file:
             found, schema = file.metadata.num_rows, file.schema_arrow
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise DamagedCacheError(path, f"it should be a Parquet table, but {_reason(error)}", overwrite=True) from None
+        raise DamagedCacheError(path, f"it should be a Parquet table, but {_reason(error)}") from None
     if found != rows:
-        raise DamagedCacheError(path, f"it should have {rows} rows, but has {found}", overwrite=True)
+        raise DamagedCacheError(path, f"it should have {rows} rows, but has {found}")
+    _check_columns(path, schema)
+
+
+def _check_columns(path: Path, schema: pa.Schema) -> None:
     if not schema.equals(SCHEMA, check_metadata=False):
-        raise DamagedCacheError(
-            path, f"its columns should be {_columns(SCHEMA)}, but are {_columns(schema)}", overwrite=True
-        )
+        raise DamagedCacheError(path, f"its columns should be {_columns(SCHEMA)}, but are {_columns(schema)}")
 
 
 def tensors_bytes(tensors: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
@@ -92,18 +95,14 @@ def check_tensors(path: Path, shapes: Mapping[str, tuple[int | None, ...]], dtyp
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (the file is no dict)
             found = {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
     except (OSError, ValueError, safetensors.SafetensorError) as error:
-        raise DamagedCacheError(
-            path, f"it should be a safetensors file, but {_reason(error)}", overwrite=True
-        ) from None
+        raise DamagedCacheError(path, f"it should be a safetensors file, but {_reason(error)}") from None
     if set(found) != set(shapes):
-        raise DamagedCacheError(path, f"its arrays should be {_names(shapes)}, but are {_names(found)}", overwrite=True)
+        raise DamagedCacheError(path, f"its arrays should be {_names(shapes)}, but are {_names(found)}")
     for name, expected in shapes.items():
         shape, code = found[name]
         if not _fits(shape, expected) or code != DTYPE_CODES[dtype]:
             wanted = f"{_shape(expected)} of {DTYPE_CODES[dtype]}"
-            raise DamagedCacheError(
-                path, f"array {name!r} should be {wanted}, but is {_shape(shape)} of {code}", overwrite=True
-            )
+            raise DamagedCacheError(path, f"array {name!r} should be {wanted}, but is {_shape(shape)} of {code}")
 
 
 def map_tensors(path: Path) -> Tensors:
@@ -125,9 +124,7 @@ def map_tensors(path: Path) -> Tensors:
             for name, e in header.items()
         }
     except (OSError, ValueError, KeyError) as error:
-        raise DamagedCacheError(
-            path, f"it should be a safetensors file, but {_reason(error)}", overwrite=True
-        ) from None
+        raise DamagedCacheError(path, f"it should be a safetensors file, but {_reason(error)}") from None
 
 
 def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
@@ -147,4 +144,4 @@ def _names(mapping: Mapping[str, Any]) -> str:
 
 
 def _columns(schema: pa.Schema) -> str:
-    return ", ".join(f"{field.name} ({field.type})" for field in schema)
+    return ", ".join(f"{f.name} ({f.type}{' or null' if f.nullable else ''})" for f in schema)

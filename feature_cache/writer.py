@@ -28,6 +28,7 @@ from feature_cache.manifest import (
     record_of,
     shard_stem,
 )
+from feature_cache.schema import SchemaError, decode
 from feature_cache.shards import Rows
 
 _SHARD_FILE = re.compile(rf"({'|'.join(SPLITS)})-\d{{5}}\.(safetensors|parquet)")
@@ -49,7 +50,7 @@ class CacheWriter:
     The table's metadata say what the shard was made from and which bytes its features have, so that a later writer
     can tell whether the shard is still the right one: there is no other record of progress.
 
-    Starting to write makes the cache an unfinished one (its manifest goes) until `finish`.
+    The first write makes the cache an unfinished one (its manifest goes) until `finish`.
 
     Example, with features of one's own::
 
@@ -71,7 +72,6 @@ class CacheWriter:
         self._class_file: FileRecord | None = None
         folder.mkdir(parents=True, exist_ok=True)
         remove_temporaries(folder)
-        (folder / FILE_NAME).unlink(missing_ok=True)
 
     def reuse_shard(self, split: str, index: int, rows: Rows) -> bool:
         """Makes a shard part of the cache if it is there, whole, and made of these rows by this encoder; says whether.
@@ -84,10 +84,10 @@ class CacheWriter:
             return False
         try:
             found, metadata = shards.read_table(table_path)
-        except CacheError:
+            failures: tuple[Failure, ...] = decode(tuple[Failure, ...], metadata.get("failures"))
+        except (CacheError, SchemaError):
             return False
         features = record_of(features_path.read_bytes())
-        failures = [Failure(**fields) for fields in metadata.get("failures", [])]
         failed = {failure.id for failure in failures}
         same_rows = found == _without(rows, failed) and failed <= set(rows.ids)
         if not same_rows or metadata != self._metadata(features, failures):
@@ -121,6 +121,7 @@ class CacheWriter:
         record = record_of(feature_bytes)
         table = shards.table_bytes(rows, self._metadata(record, failures))
         shard = Shard(stem, len(rows), record, record_of(table))
+        self._unfinish()
         (self.folder / shard.table_file).unlink(missing_ok=True)  # never a table of other features, even for a moment
         write_atomically(self.folder / shard.features_file, feature_bytes)
         write_atomically(self.folder / shard.table_file, table)
@@ -131,11 +132,13 @@ class CacheWriter:
         names = [label.name for label in self.manifest.classes]
         dim = self.manifest.modalities["text"].dim if "text" in self.manifest.modalities else None
         data = shards.tensors_bytes({"text": _finite(CLASS_FILE, "text", names, features, dim, self.manifest.dtype)})
+        self._unfinish()
         write_atomically(self.folder / CLASS_FILE, data)
         self._class_file = record_of(data)
 
-    def forget_failures(self) -> None:
-        """Makes every shard that misses an item an unfinished one, so that the next writer tries the item again."""
+    def give_up(self) -> None:
+        """Lists the failures and leaves every shard that misses an item unfinished: the next writer tries it again."""
+        self._write_failures()
         for split in self._shards.values():
             for shard in split.values():
                 path = self.folder / shard.table_file
@@ -147,20 +150,26 @@ class CacheWriter:
 
         Raises `CacheError` if a shard or the class texts have not been written.
         """
+        splits = {split: self._split(split) for split in SPLITS}
+        if self.manifest.classes and self._class_file is None:
+            raise CacheError(f"The cache {self.folder} has classes, but write_classes was not called before finish.")
         manifest = dataclasses.replace(
             self.manifest,
-            splits={split: self._split(split) for split in SPLITS},
+            splits=splits,
             class_file=self._class_file,
-            failures_file=self.write_failures(),
+            failures_file=self._write_failures(),
         )
-        if manifest.classes and self._class_file is None:
-            raise CacheError(f"The cache {self.folder} has classes, but write_classes was not called before finish.")
         self._remove_strangers({name for name, _ in manifest.files()})
         write_atomically(self.folder / FILE_NAME, manifest.to_json().encode())
         return manifest
 
-    def write_failures(self) -> FileRecord | None:
+    def _unfinish(self) -> None:
+        """Not done before something is written: a run that fails earlier leaves a finished cache as it was."""
+        (self.folder / FILE_NAME).unlink(missing_ok=True)
+
+    def _write_failures(self) -> FileRecord | None:
         """Writes `failures.jsonl`, a line of JSON with split, id, modality and reason each; None without failures."""
+        self._unfinish()
         if not self.failures:
             return None
         lines = [json.dumps(dataclasses.asdict(failure), ensure_ascii=False) + "\n" for failure in self.failures]

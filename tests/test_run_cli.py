@@ -11,11 +11,11 @@ import run
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "--confg=x"], "there is no flag '--confg=x' here; the nearest are: --config"),
+        (["train", "--confg=x"], "there is no flag '--confg=x'; the nearest are: --config"),
         (["train"], "this command needs --config and --workdir"),
-        (["--workdr=x"], "there is no flag '--workdr=x' here; the nearest are: --workdir"),
+        (["--workdr=x"], "there is no flag '--workdr=x'; the nearest are: --workdir"),
         (["report"], "this command needs --workdir"),
-        (["report", "--workdir=x", "--config.seeds=2"], "there is no flag '--config.seeds=2' here"),
+        (["report", "--workdir=x", "--config.seeds=2"], "there is no flag '--config.seeds=2'"),
         (["--config.method", "dns"], "write --config.method=dns, in one word"),
         (["trian"], "invalid choice: 'trian' .choose from '?demo'?, '?train'?, '?report'?"),
     ],

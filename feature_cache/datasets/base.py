@@ -8,22 +8,10 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
 import numpy as np
 from jaxtyping import Float32
 
-from feature_cache.manifest import MODALITY_ORDER, SPLITS, ClassLabel, MediaSource
+from feature_cache.manifest import ClassLabel, MediaSource
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-__all__ = [
-    "MODALITY_ORDER",
-    "SPLITS",
-    "ClassLabel",
-    "Dataset",
-    "DepthMap",
-    "Item",
-    "MediaSource",
-    "Raw",
-    "Waveform",
-]
 
 
 @dataclass(frozen=True, eq=False)

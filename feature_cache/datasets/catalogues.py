@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64
 
+from feature_cache.archives import damaged
 from feature_cache.errors import MediaError
 
 PROPERTIES = "PluginFurnitureCatalog.properties"
@@ -46,7 +47,6 @@ class Piece:
     id: str
     name: str
     category: str
-    creator: str
     icon: str
     model: str
     rotation: Float64[np.ndarray, "3 3"]
@@ -70,7 +70,7 @@ def read_catalogue(path: Path, catalogue: Catalogue) -> list[Piece]:
         numbers = sorted(int(key.removeprefix("id#")) for key in properties if key.startswith("id#"))
         return [_piece(path, properties, number) for number in numbers]
     except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise MediaError(f"{path} is not a catalogue of Sweet Home 3D ({error!r}): run `make pocket-media`.") from error
+        raise damaged(path, f"is not a catalogue of Sweet Home 3D ({error!r})") from error
 
 
 def parse_properties(data: bytes) -> dict[str, str]:
@@ -95,7 +95,6 @@ def _piece(path: Path, properties: Mapping[str, str], number: int) -> Piece:
         id=value("id"),
         name=value("name"),
         category=value("category"),
-        creator=properties.get(f"creator#{number}", ""),
         icon=value("icon").removeprefix("/"),
         model=value("model").removeprefix("/"),
         rotation=np.array(rotation.split(), dtype=np.float64).reshape(3, 3),

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from feature_cache.archives import archive_named, unpacked
-from feature_cache.datasets.base import ClassLabel, Item, MediaSource
-from feature_cache.datasets.pictures import on_white
+from feature_cache.archives import archive_named, damaged, unpacked
+from feature_cache.datasets.base import Item
+from feature_cache.datasets.pictures import open_on_white
 from feature_cache.datasets.splits import caption_key, members, partition
-from feature_cache.errors import MediaError
+from feature_cache.manifest import ClassLabel, MediaSource
 
 GROUPS = {
     "Smileys & Emotion": "smileys and emotion",
@@ -62,14 +62,18 @@ class Emoji:
 def _items(names: Path, pictures: Path) -> list[Item]:
     files = {path.stem: path for path in pictures.glob("*.webp")}
     labels = {group: label for label, group in enumerate(GROUPS)}
-    items = []
-    for emoji, entry in json.loads(names.read_text(encoding="utf-8")).items():
-        path = _picture(emoji, files)
-        if path is not None and entry["group"] in labels:
-            media = {"vision": partial(on_white, path)}
-            items.append(Item(path.stem, entry["name"], labels[entry["group"]], media))
+    try:
+        entries = json.loads(names.read_text(encoding="utf-8"))
+        named = [(_picture(emoji, files), entry["name"], entry["group"]) for emoji, entry in entries.items()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise damaged(names, f"is not the list of emoji ({error!r})") from error
+    items = [
+        Item(path.stem, name, labels[group], {"vision": partial(open_on_white, path)})
+        for path, name, group in named
+        if path is not None and group in labels
+    ]
     if not items:
-        raise MediaError(f"None of the emoji in {names} has a picture in {pictures}: run `make pocket-media` again.")
+        raise damaged(pictures, f"has no picture of any emoji in {names}")
     return items
 
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from feature_cache.archives import archive_named, unpacked
-from feature_cache.datasets.base import ClassLabel, DepthMap, Item, MediaSource, Raw
+from feature_cache.archives import archive_named, damaged, unpacked
+from feature_cache.datasets.base import DepthMap, Item, Raw
 from feature_cache.datasets.catalogues import Catalogue, Piece, read_catalogue
 from feature_cache.datasets.meshes import Vertices, read_obj
-from feature_cache.datasets.pictures import on_white
+from feature_cache.datasets.pictures import open_on_white
 from feature_cache.datasets.rendering import catalogue_view, depth_map
 from feature_cache.datasets.splits import caption_key, members, partition
-from feature_cache.errors import MediaError
+from feature_cache.manifest import ClassLabel, MediaSource
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -93,16 +93,14 @@ class Furniture:
 
 def _item(piece: Piece) -> Item:
     if piece.category not in CATEGORIES:
-        raise MediaError(
-            f"{piece.archive} files '{piece.name}' under '{piece.category}', which is none of {', '.join(CATEGORIES)}: "
-            "is it another version of the catalogue? Run `make pocket-media`."
-        )
+        valid = ", ".join(CATEGORIES)
+        raise damaged(piece.archive, f"files '{piece.name}' under '{piece.category}', which is none of {valid}")
     media: dict[str, Callable[[], Raw]] = {"vision": partial(_icon, piece), "depth": partial(_depth, piece)}
     return Item(piece.id, piece.name, list(CATEGORIES).index(piece.category), media)
 
 
 def _icon(piece: Piece) -> "Image":
-    return on_white(io.BytesIO(_member(piece, piece.icon)))
+    return open_on_white(io.BytesIO(_member(piece, piece.icon)))
 
 
 def _depth(piece: Piece) -> DepthMap:

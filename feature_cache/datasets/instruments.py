@@ -4,16 +4,15 @@ Splits are by pitch class: no note of the test split was heard in training in an
 instrument, and two notes that differ in velocity only (which sound the same once normalised) are in the same split.
 """
 
-import importlib.util
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from feature_cache.archives import archive_named, unpacked
-from feature_cache.datasets.base import ClassLabel, Item, MediaSource, Waveform
+from feature_cache.archives import archive_named, damaged, unpacked
+from feature_cache.datasets.base import Item, Waveform
 from feature_cache.datasets.gm_names import INSTRUMENTS, OCTAVE
 from feature_cache.datasets.splits import members
-from feature_cache.errors import MediaError
+from feature_cache.manifest import ClassLabel, MediaSource
 
 PITCHES = {"train": (48, 53, 57, 62, 67), "validation": (59,), "test": (54, 64)}
 """MIDI keys around middle C (60) before the instrument's own octave; all of different pitch class."""
@@ -39,12 +38,9 @@ class Instruments:
 
     def __init__(self, data_root: Path) -> None:
         folder = unpacked(data_root, "fluid-soundfont-gm")
-        if importlib.util.find_spec("tinysoundfont") is None:
-            raise MediaError(
-                "The dataset 'instruments' plays its notes with tinysoundfont, which is not installed: run "
-                "`make extract-deps`, or `pip install --no-deps tinysoundfont==0.3.7`."
-            )
         self._soundfont = folder / "usr" / "share" / "sounds" / "sf2" / "FluidR3_GM.sf2"
+        if not self._soundfont.is_file():
+            raise damaged(self._soundfont, "is missing")
         self._splits = {split: tuple(self._items(pitches)) for split, pitches in PITCHES.items()}
 
     def items(self, split: str) -> Sequence[Item]:

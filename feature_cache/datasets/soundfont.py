@@ -5,10 +5,10 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-import tinysoundfont
 from jaxtyping import Float32
 from scipy.signal import resample_poly
 
+from feature_cache.archives import damaged
 from feature_cache.datasets.base import Waveform
 from feature_cache.errors import MediaError
 
@@ -23,14 +23,24 @@ SILENCE = 1e-4
 
 
 class Player:
-    """A SoundFont in memory. A note depends on nothing played before it."""
+    """A SoundFont in memory. A note depends on nothing played before it.
+
+    Raises `MediaError` if the file is damaged or there is no synthesizer.
+    """
 
     def __init__(self, path: Path) -> None:
+        try:
+            import tinysoundfont  # not made for every Python that the other datasets run on
+        except ModuleNotFoundError as error:
+            raise MediaError(
+                "The dataset 'instruments' plays its notes with tinysoundfont, which is not installed: run "
+                "`pip install --no-deps tinysoundfont==0.3.7`, which PyPI has for Python 3.11 and 3.12."
+            ) from error
         self._synth = tinysoundfont.Synth(samplerate=RATE * OVERSAMPLING)
         try:
             self._id = self._synth.sfload(str(path))
         except RuntimeError as error:
-            raise MediaError(f"{path} is no SoundFont or is damaged ({error}): run `make pocket-media`.") from error
+            raise damaged(path, f"is no SoundFont or is damaged ({error})") from error
         self._lock = threading.Lock()
 
     def play(self, program: int, pitch: int, velocity: int) -> Float32[np.ndarray, " t"]:
@@ -59,13 +69,13 @@ def player(path: Path) -> Player:
 
 
 def note(path: Path, program: int, pitch: int, velocity: int) -> Waveform:
-    """One note, peak normalised; raises `MediaError` if the SoundFont has no such program or is silent there."""
+    """One note, peak normalised; raises `ValueError` if the SoundFont has no such program or is silent there."""
     where = f"program {program}, pitch {pitch}, velocity {velocity}"
     try:
         samples = player(path).play(program, pitch, velocity)
     except RuntimeError as error:
-        raise MediaError(f"{path.name} cannot play {where}: {error}.") from error
+        raise ValueError(f"{path.name} cannot play {where}: {error}.") from error
     peak = float(np.abs(samples).max())
     if peak < SILENCE:
-        raise MediaError(f"{path.name} is silent at {where}: its loudest sample is {peak:.1e}, below {SILENCE:.0e}.")
+        raise ValueError(f"{path.name} is silent at {where}: its loudest sample is {peak:.1e}, below {SILENCE:.0e}.")
     return Waveform(samples * np.float32(PEAK / peak), RATE)

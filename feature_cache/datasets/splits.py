@@ -6,7 +6,8 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from feature_cache.datasets.base import SPLITS, Item
+from feature_cache.datasets.base import Item
+from feature_cache.manifest import SPLITS
 from feature_cache.registry import check_name
 
 FRACTIONS = {"train": 0.7, "validation": 0.1, "test": 0.2}

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from feature_cache.datasets.base import Raw
+from feature_cache.errors import UserError
 from feature_cache.manifest import ModalitySpec
 
 
@@ -48,9 +49,19 @@ class Encoder(Protocol):
 
 
 def choose_device(device: str) -> str:
-    """What torch calls the device: "auto" is "cuda" where it sees a GPU, else "cpu". Imports torch for "auto"."""
-    if device != "auto":
+    """What torch calls the device: "auto" is "cuda" where it sees a GPU, else "cpu". Imports torch, except for "cpu".
+
+    Raises `UserError` for "cuda" where torch sees no GPU.
+    """
+    if device == "cpu":
         return device
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if torch.cuda.is_available():
+        return "cuda"
+    if device == "auto":
+        return "cpu"
+    raise UserError(
+        f"--device={device} needs a GPU, but torch {torch.__version__} can use none on this machine. Use --device=cpu, "
+        "or --device=auto, which takes the GPU where there is one."
+    )

@@ -48,11 +48,12 @@ def square(picture: "Image") -> UInt8[np.ndarray, "224 224 3"]:
     """The whole picture in the middle of a white square; whatever is transparent becomes white, too."""
     from PIL import Image
 
-    rgba = picture.convert("RGBA")
-    side = max(rgba.size)
-    canvas = Image.new("RGBA", (side, side), "white")
-    canvas.alpha_composite(rgba, ((side - rgba.width) // 2, (side - rgba.height) // 2))
-    return np.asarray(canvas.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BICUBIC))
+    from feature_cache.datasets.pictures import on_white
+
+    side = max(picture.size)
+    canvas = Image.new("RGB", (side, side), "white")
+    canvas.paste(on_white(picture), ((side - picture.width) // 2, (side - picture.height) // 2))
+    return np.asarray(canvas.resize((SIZE, SIZE), Image.Resampling.BICUBIC))
 
 
 class EfficientNetLite0:

@@ -10,9 +10,11 @@ import pytest
 from PIL import Image
 
 from feature_cache.datasets import REGISTRY
-from feature_cache.datasets.base import MODALITY_ORDER, SPLITS, Dataset, DepthMap, Item, Waveform
+from feature_cache.datasets.base import Dataset, DepthMap, Item, Waveform
 from feature_cache.errors import MediaError, UnknownNameError
+from feature_cache.manifest import MODALITY_ORDER, SPLITS
 from feature_cache.registry import resolve
+from tests.datasets.tiny_media import need_synthesizer
 
 PERMISSIVE = {"MIT", "CC0-1.0", "CC-BY-3.0", "CC-BY-3.0-US"}
 TYPES = {"vision": Image.Image, "text": str, "audio": Waveform, "depth": DepthMap}
@@ -20,6 +22,8 @@ TYPES = {"vision": Image.Image, "text": str, "audio": Waveform, "depth": DepthMa
 
 @pytest.fixture(params=sorted(REGISTRY))
 def dataset(request: pytest.FixtureRequest, tiny_media: Path) -> Dataset:
+    if request.param == "instruments":
+        need_synthesizer()
     return resolve(REGISTRY, "dataset", request.param)(tiny_media)
 
 

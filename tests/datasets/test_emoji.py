@@ -2,10 +2,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from feature_cache.datasets.base import SPLITS, Item
+from feature_cache.datasets.base import Item
 from feature_cache.datasets.emoji import Emoji
+from feature_cache.datasets.pictures import on_white
 from feature_cache.errors import MediaError
+from feature_cache.manifest import SPLITS
 from tests.datasets.tiny_media import EMOJI, FILES, WITHOUT_PICTURE, write_emoji
 
 
@@ -31,14 +34,9 @@ def test_pictures_are_shown_on_white(items: dict[str, Item]) -> None:
     np.testing.assert_array_equal(pixels, expected)
 
 
-def test_a_half_transparent_pixel_is_half_white(tmp_path: Path) -> None:
-    from PIL import Image
-
-    from feature_cache.datasets.pictures import on_white
-
-    Image.new("RGBA", (1, 1), (0, 100, 200, 51)).save(tmp_path / "x.png")
+def test_a_half_transparent_pixel_is_half_white() -> None:
     # alpha 51 / 255 = 0.2: 0.2 · colour + 0.8 · 255
-    assert on_white(tmp_path / "x.png").getpixel((0, 0)) == (204, 224, 244)
+    assert on_white(Image.new("RGBA", (1, 1), (0, 100, 200, 51))).getpixel((0, 0)) == (204, 224, 244)
 
 
 def test_members_of_one_family_share_a_split(tiny_media: Path) -> None:
@@ -56,5 +54,20 @@ def test_names_without_any_picture_are_an_error(tmp_path: Path) -> None:
     write_emoji(tmp_path)
     for path in tmp_path.rglob("*.webp"):
         path.unlink()
-    with pytest.raises(MediaError, match=r"None of the emoji in .* has a picture in .*make pocket-media"):
+    with pytest.raises(MediaError, match=r"assets has no picture of any emoji in .*make pocket-media"):
+        Emoji(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", [None, "", '{"😀": ', "[]", '{"😀": 5}', '{"😀": {"name": "grinning face"}}', "\xff"]
+)
+def test_a_damaged_list_of_emoji_is_an_error_that_names_it(tmp_path: Path, content: str | None) -> None:
+    write_emoji(tmp_path)
+    [path] = tmp_path.rglob("data-by-emoji.json")
+    path.unlink()
+    if content is not None:
+        path.write_text(content, encoding="latin-1" if content == "\xff" else "utf-8")
+    with pytest.raises(
+        MediaError, match=r"data-by-emoji.json is not the list of emoji .*delete .*unicode-emoji-json and"
+    ):
         Emoji(tmp_path)

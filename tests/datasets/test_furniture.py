@@ -4,11 +4,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from feature_cache.datasets.base import SPLITS, Item
+from feature_cache.datasets.base import Item
 from feature_cache.datasets.catalogues import parse_properties
 from feature_cache.datasets.furniture import CATALOGUES, Furniture
 from feature_cache.datasets.rendering import DISTANCE
 from feature_cache.errors import MediaError
+from feature_cache.manifest import SPLITS
 from tests.datasets.tiny_media import furniture_folder, write_catalogue, write_furniture
 
 
@@ -104,7 +105,9 @@ def test_a_damaged_catalogue_is_an_error_that_names_it(data_root: Path, damage: 
         path.unlink()
     if damage == "without properties":
         zipfile.ZipFile(path, "w").close()
-    with pytest.raises(MediaError, match=r"KatorLegaz.sh3f is not a catalogue of Sweet Home 3D .*make pocket-media"):
+    with pytest.raises(
+        MediaError, match=r"KatorLegaz.sh3f is not a catalogue of .*delete .*sweethome3d-furniture and run"
+    ):
         Furniture(data_root)
 
 

@@ -1,26 +1,29 @@
-import importlib.util
 import itertools
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from feature_cache.datasets.base import SPLITS
 from feature_cache.datasets.gm_names import FAMILIES, INSTRUMENTS, OCTAVE
 from feature_cache.datasets.instruments import Instruments
 from feature_cache.datasets.soundfont import note
 from feature_cache.errors import MediaError
-from tests.datasets.tiny_media import write_soundfont
+from feature_cache.manifest import SPLITS
+from tests.datasets.tiny_media import need_synthesizer, soundfont_path, write_soundfont
 
 
 @pytest.fixture(scope="module")
 def instruments(tiny_media: Path) -> Instruments:
+    need_synthesizer()
     return Instruments(tiny_media)
 
 
 @pytest.fixture
 def soundfont(tmp_path: Path) -> Path:
+    need_synthesizer()
     write_soundfont(tmp_path / "tiny.sf2", programs=3, highest_key_of_program_0=60)
     return tmp_path / "tiny.sf2"
 
@@ -88,25 +91,42 @@ def test_a_note_does_not_depend_on_what_was_played_before(soundfont: Path, tmp_p
 
 
 def test_a_silent_note_is_an_error_that_says_which(soundfont: Path) -> None:
-    with pytest.raises(MediaError, match=r"tiny.sf2 is silent at program 0, pitch 61, velocity 64"):
+    with pytest.raises(ValueError, match=r"tiny.sf2 is silent at program 0, pitch 61, velocity 64"):
         note(soundfont, 0, 61, 64)
     assert np.abs(note(soundfont, 0, 60, 64).samples).max() > 0
 
 
 def test_a_program_that_the_soundfont_lacks_is_an_error_that_says_which(soundfont: Path) -> None:
-    with pytest.raises(MediaError, match=r"tiny.sf2 cannot play program 3, pitch 60, velocity 64"):
+    with pytest.raises(ValueError, match=r"tiny.sf2 cannot play program 3, pitch 60, velocity 64"):
         note(soundfont, 3, 60, 64)
 
 
 def test_a_damaged_soundfont_is_an_error_that_names_it(tmp_path: Path) -> None:
+    need_synthesizer()
     (tmp_path / "bad.sf2").write_bytes(b"RIFF but not a SoundFont")
     with pytest.raises(MediaError, match=r"bad.sf2 .*make pocket-media"):
         note(tmp_path / "bad.sf2", 0, 60, 64)
 
 
-def test_a_missing_synthesizer_is_reported_with_the_command_that_installs_it(
-    tiny_media: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(MediaError, match="pip install --no-deps tinysoundfont"):
-        Instruments(tiny_media)
+def test_a_missing_synthesizer_is_reported_with_the_command_that_installs_it(tmp_path: Path) -> None:
+    code = f"""
+import sys
+from pathlib import Path
+sys.modules["tinysoundfont"] = None  # importing it raises ModuleNotFoundError
+from feature_cache.datasets.soundfont import note
+from feature_cache.errors import MediaError
+try:
+    note(Path({str(tmp_path / "any.sf2")!r}), 0, 60, 64)
+except MediaError as error:
+    print(error)
+"""
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "`pip install --no-deps tinysoundfont==0.3.7`" in printed
+
+
+def test_a_missing_soundfont_is_reported_before_any_note_is_played(tmp_path: Path) -> None:
+    write_soundfont(soundfont_path(tmp_path))
+    Instruments(tmp_path)
+    soundfont_path(tmp_path).unlink()
+    with pytest.raises(MediaError, match=r"FluidR3_GM.sf2 is missing: delete .*fluid-soundfont-gm and run"):
+        Instruments(tmp_path)

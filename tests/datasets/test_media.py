@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 import sys
 import tarfile
@@ -11,8 +12,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from feature_cache import media
-from feature_cache.archives import ARCHIVES, STAMP, Archive, is_unpacked, unpacked
+from feature_cache import archives, media
+from feature_cache.archives import ARCHIVES, STAMP, Archive, dataset_names, is_unpacked, unpacked
+from feature_cache.datasets.base import Dataset
+from feature_cache.datasets.emoji import Emoji
+from feature_cache.datasets.furniture import Furniture
+from feature_cache.datasets.instruments import Instruments
 from feature_cache.errors import MediaError
 
 NPM = """
@@ -176,6 +181,17 @@ def test_a_debian_package_is_downloaded_and_unpacked_without_being_installed(reg
     assert registry.calls == 1
 
 
+def test_only_what_was_unpacked_is_flushed_to_the_disk(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed = set()
+    monkeypatch.setattr(os, "sync", lambda: pytest.fail("flushes every file system"))
+    monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.add(os.fstat(descriptor).st_ino))
+    registry.client("npm")
+    registry.fetch()
+    folder = registry.archive.folder(registry.data_root)
+    files = [folder / "package" / "hello.txt", folder / STAMP, registry.archive.path(registry.data_root)]
+    assert flushed == {file.stat().st_ino for file in files}
+
+
 def test_the_command_line_reports_success_and_failure(registry: Registry, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--data_root", str(registry.data_root), "--dataset", "emoji"]
     assert media.main(arguments) == 1
@@ -184,14 +200,96 @@ def test_the_command_line_reports_success_and_failure(registry: Registry, capsys
     assert media.main(arguments) == 0
 
 
-def test_a_misspelt_dataset_is_named_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
-    assert media.main(["--dataset=emojis"]) == 2
-    assert "There is no dataset 'emojis'; did you mean emoji?" in capsys.readouterr().err
+def test_several_datasets_can_be_named(registry: Registry) -> None:
+    registry.client("npm")
+    registry.pin(*(replace(registry.archive, dataset=name) for name in dataset_names()))
+    assert media.main([f"--data_root={registry.data_root}", "--dataset=furniture,emoji"]) == 0
+    assert sorted(os.listdir(registry.data_root)) == ["emoji", "furniture"]
 
 
-def test_media_of_another_version_are_reported_as_missing(tmp_path: Path) -> None:
+def test_an_interrupted_run_leaves_nothing_half_done_and_says_how_to_go_on(
+    registry: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry.client("npm", action="import os, signal, time; os.kill(os.getppid(), signal.SIGINT); time.sleep(60)")
+    assert media.main([f"--data_root={registry.data_root}"]) == 130
+    assert "Stopped. To go on, give the same command again." in capsys.readouterr().err
+    assert registry.leftovers == []
+
+
+@pytest.mark.parametrize("below", ["", "/media"])
+def test_a_data_root_that_cannot_be_a_folder_is_named_once(
+    registry: Registry, capsys: pytest.CaptureFixture[str], below: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        media.main([f"--data_root={registry.source}{below}"])
+    assert capsys.readouterr().err.count(f"--data_root={registry.source}{below} cannot be made a folder") == 1
+
+
+def test_a_dataset_folder_that_cannot_be_written_is_reported_with_a_remedy(registry: Registry) -> None:
+    registry.data_root.mkdir()
+    (registry.data_root / "emoji").write_text("")
+    [failure] = registry.fetch()
+    assert failure.startswith(f"emoji: hello cannot be written into {registry.data_root}: ")
+    assert "name another folder with --data_root" in failure
+
+
+@pytest.mark.parametrize(
+    "argument, message",
+    [
+        ("--dataset=emojis", "There is no dataset 'emojis'; did you mean emoji?"),
+        ("--data-root=x", "there is no flag '--data-root=x'; the nearest are: --data_root"),
+        ("--data=x", "there is no flag '--data=x'"),
+    ],
+)
+def test_what_is_misspelt_is_named_with_the_nearest(
+    argument: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        media.main([argument])
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    "construct, file",
+    [
+        (Emoji, "data-by-emoji.json"),
+        (Furniture, "Scopia.sh3f"),
+        (Instruments, "FluidR3_GM.sf2"),
+    ],
+)
+def test_the_advice_for_damaged_media_mends_them(
+    construct: type[Dataset], file: str, tiny_media: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.pin(*(repacked(archive, tiny_media, registry.data_root) for archive in ARCHIVES))
+    monkeypatch.setattr(archives, "ARCHIVES", media.ARCHIVES)
+    fetch = [f"--data_root={registry.data_root}", f"--dataset={construct.name}"]
+    assert media.main(fetch) == 0
+    construct(registry.data_root)
+    [damaged] = registry.data_root.rglob(file)
+    damaged.unlink()
+    with pytest.raises(MediaError, match="run `make pocket-media`") as caught:
+        construct(registry.data_root)
+    [advised] = re.findall(r"delete (\S+) and run", str(caught.value))
+    shutil.rmtree(advised)
+    assert media.main(fetch) == 0
+    construct(registry.data_root)
+
+
+def repacked(archive: Archive, source: Path, data_root: Path) -> Archive:
+    """Writes a tar of an archive's tiny content to where its download would be; the archive pinned to that."""
+    archive = replace(archive, filename=f"{archive.name}.tgz")
+    path = archive.path(data_root)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w:gz") as tar:
+        for entry in archive.folder(source).iterdir():
+            tar.add(entry, entry.name)
+    return replace(archive, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+@pytest.mark.parametrize("content", [b"0" * 64, b"\xff\x00"])
+def test_media_of_another_version_are_reported_as_missing(tmp_path: Path, content: bytes) -> None:
     stamp = ARCHIVES[0].folder(tmp_path) / STAMP
     stamp.parent.mkdir(parents=True)
-    stamp.write_text("0" * 64)
+    stamp.write_bytes(content)
     with pytest.raises(MediaError, match="missing, unfinished or of another version"):
         unpacked(tmp_path, ARCHIVES[0].name)

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feature_cache.datasets.base import SPLITS, Item
+from feature_cache.datasets.base import Item
 from feature_cache.datasets.splits import caption_key, members, partition
 from feature_cache.errors import UnknownNameError
+from feature_cache.manifest import SPLITS
 
 
 def caption_of(item: Item) -> str:

@@ -8,7 +8,7 @@ from PIL import Image
 from feature_cache.datasets.base import Waveform
 
 SAMPLES = Path(__file__).parent / "samples"
-PHOTOS = Path(__file__).parents[1] / "samples"
+RECORDED = Path(__file__).parents[1] / "samples"
 FURNITURE = sorted(path.stem for path in SAMPLES.glob("*.webp") if path.stem != "emoji_cat")
 
 
@@ -17,9 +17,9 @@ def picture(name: str) -> Image.Image:
 
 
 def photo(name: str) -> Image.Image:
-    return Image.open(PHOTOS / f"{name}.jpg")
+    return Image.open(RECORDED / f"{name}.jpg")
 
 
-def sound(name: str) -> Waveform:
-    samples, rate = soundfile.read(SAMPLES / f"{name}.flac", dtype="float32")
+def sound(name: str, folder: Path = SAMPLES) -> Waveform:
+    samples, rate = soundfile.read(folder / f"{name}.flac", dtype="float32")
     return Waveform(samples, rate)

@@ -8,11 +8,12 @@ import pytest
 from PIL import Image
 
 from feature_cache.datasets.base import DepthMap, Waveform
+from feature_cache.datasets.pictures import on_white
 from feature_cache.encoders import efficientnet_lite, yamnet
 from feature_cache.encoders.conse import top_classes
 from feature_cache.encoders.pocketbind import PocketBind
 from feature_cache.errors import UnknownNameError
-from tests.encoders.media import FURNITURE, photo, picture, sound
+from tests.encoders.media import FURNITURE, RECORDED, photo, picture, sound
 
 
 def run_python(*lines: str) -> str:
@@ -92,6 +93,12 @@ def test_an_instruments_name_finds_its_sound_and_the_sound_is_far_from_noises(po
     assert (np.diag(logits[:3]) > logits[3:].max(0) + 2).all()
 
 
+def test_a_recorded_crow_is_nearest_to_a_crow_cawing(pocketbind: PocketBind) -> None:
+    texts = ["a crow cawing", "a cat", "a dog", "a truck", "a piano", "rain", "a guitar"]
+    logits = embed(pocketbind, "text", texts) @ embed(pocketbind, "audio", [sound("crow", RECORDED)])[0]
+    assert texts[int(logits.argmax())] == "a crow cawing"
+
+
 # --- the contract of encoders
 
 
@@ -128,6 +135,13 @@ def test_transparent_pixels_are_white(pocketbind: PocketBind) -> None:
     pixels = pocketbind.preprocess("vision", clear)
     assert (pixels == 255).all()
     np.testing.assert_array_equal(pixels, pocketbind.preprocess("vision", white))
+
+
+def test_a_picture_looks_the_same_composited_on_white_before(pocketbind: PocketBind) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (31, 20, 4), np.uint8)
+    picture = Image.fromarray(values)
+    pixels = pocketbind.preprocess("vision", picture)
+    np.testing.assert_array_equal(pixels, pocketbind.preprocess("vision", on_white(picture)))
 
 
 def test_the_whole_of_an_oblong_picture_is_seen(pocketbind: PocketBind) -> None:

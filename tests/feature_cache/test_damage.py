@@ -45,6 +45,7 @@ def assert_helpful(error: CacheError, path: Path) -> None:
     assert "\n" not in message
     assert len(message) < 1200
     assert path.name in message
+    assert f"`rm -rf {path}`" in message or "is unfinished: it has no manifest.json" in message
     assert f"`python extract_features.py --encoder=tinybind --dataset=tones --cache_dir={path.parents[2]}" in message
     assert f"`git checkout -- {path.parent}`" in message
 
@@ -133,6 +134,25 @@ def test_swapped_shards_are_found_when_they_are_not_alike(cache: Path) -> None:
         open_cache(cache)
 
 
+def test_swapped_shards_that_are_alike_are_found_by_verify(cache: Path) -> None:
+    one, other = cache / "train-00001.safetensors", cache / "test-00000.safetensors"
+    data = one.read_bytes(), other.read_bytes()
+    assert len(data[0]) == len(data[1])
+    one.write_bytes(data[1])
+    other.write_bytes(data[0])
+    opened = open_cache(cache)
+    with pytest.raises(CacheError, match="train-00001.*checksum") as error:
+        opened.verify()
+    assert_helpful(error.value, one)
+
+
+def test_verify_says_when_the_cache_has_been_made_again(cache: Path, tiny: Tiny) -> None:
+    opened = open_cache(cache)
+    assert tiny.extract("--max_failure_rate=0.1", "--dtype=float32") == 0
+    with pytest.raises(CacheError, match="made again since it was opened: open it anew"):
+        opened.verify()
+
+
 def test_shard_of_the_same_size_but_other_shape_is_named_with_both(cache: Path) -> None:
     path = cache / "train-00001.safetensors"
     data = path.read_bytes()
@@ -158,6 +178,21 @@ def test_files_that_vanish_after_opening_are_named(cache: Path) -> None:
             use_all(opened)
         assert_helpful(error.value, path)
         path.write_bytes(data)
+
+
+def test_folder_that_cannot_be_searched_is_named(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, **_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", refuse)  # what the system does for everybody but root
+    monkeypatch.setattr(Path, "exists", refuse)
+    with pytest.raises(CacheError, match=f"{cache} cannot be read: Permission denied.*`chmod -R u\\+rX {cache}`"):
+        open_cache(cache)
+
+
+def test_name_that_no_folder_can_have_is_refused_in_one_paragraph(tmp_path: Path) -> None:
+    with pytest.raises(CacheError, match="xxx"):
+        open_cache(tmp_path / ("x" * 300))
 
 
 def test_folder_that_does_not_exist_is_named_with_the_command(tmp_path: Path) -> None:

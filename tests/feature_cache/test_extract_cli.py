@@ -1,12 +1,15 @@
+import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import extract_features
-from feature_cache import CacheError, UnknownNameError, datasets, encoders, open_cache
+from feature_cache import CacheError, UnknownNameError, UserError, datasets, encoders, open_cache
+from feature_cache.encoders.base import choose_device
 from feature_cache.registry import resolve
 from tests.feature_cache.conftest import Tiny
 from tests.feature_cache.tiny import TinyBind, Tones
@@ -31,6 +34,7 @@ def test_help_explains_every_flag_and_shows_examples(capsys: pytest.CaptureFixtu
     said = capsys.readouterr().out
     assert all(f"--{flag}" in said for flag in [*FLAGS, "max_failure_rate"])
     assert "python extract_features.py --encoder=pocketbind --dataset=all" in said
+    assert "With --overwrite it starts over each time" in said
     assert all(name in said for name in [*encoders.REGISTRY, *datasets.REGISTRY])
 
 
@@ -56,7 +60,7 @@ def test_unknown_encoder_and_dataset_are_named_with_the_nearest(tiny: Tiny, caps
     assert "no encoder 'tinybond'; did you mean tinybind" in said
     said = refused(capsys, "--encoder=tinybind", "--dataset=tones,toness")
     assert "no dataset 'toness'; did you mean tones" in said
-    assert "Valid names: " + ", ".join(sorted(datasets.REGISTRY)) in said
+    assert "Valid names: " + ", ".join(sorted([*datasets.REGISTRY, "all"])) in said
 
 
 @pytest.mark.parametrize(
@@ -142,29 +146,115 @@ def test_stopping_by_hand_says_how_to_go_on(
     monkeypatch.setattr(TinyBind, "embed", interrupted)
     assert tiny.extract() == 130
     assert "give the same command again" in capsys.readouterr().err
+    assert tiny.extract("--overwrite") == 130
+    assert "give the same command without --overwrite" in capsys.readouterr().err
 
 
-def test_command_of_the_error_message_repairs_the_cache(tiny: Tiny) -> None:
-    tiny.extract()
-    path = tiny.cache / "train-00000.safetensors"
+def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(CacheError) as error:
-        open_cache(tiny.cache)
-    command = str(error.value).split("`")[1].split()
-    assert command[:2] == ["python", "extract_features.py"]
-    assert extract_features.main([*command[2:], f"--data_root={tiny.data_root}"]) == 0
-    open_cache(tiny.cache).verify()
 
 
-def test_command_of_the_error_message_repairs_damage_that_does_not_show_in_sizes(tiny: Tiny) -> None:
-    tiny.extract()
-    path = tiny.cache / "train-00000.safetensors"
+def change(path: Path) -> None:
+    """Damage that does not show in the size."""
     path.write_bytes(path.read_bytes()[:-1] + b"\x55")
-    with pytest.raises(CacheError, match="checksum") as error:
+
+
+def make_folder(path: Path) -> None:
+    path.unlink()
+    (path / "below").mkdir(parents=True)
+
+
+@pytest.mark.parametrize("damage", [cut, change, make_folder, Path.unlink])
+@pytest.mark.parametrize(
+    ("name", "redone"),
+    [
+        ("train-00000.safetensors", ["0", "1", "2", "3"]),
+        ("train-00000.parquet", ["0", "1", "2", "3"]),
+        ("classes.safetensors", []),
+        ("manifest.json", []),
+    ],
+)
+def test_commands_of_the_error_message_repair_the_cache_and_redo_only_the_shard(
+    tiny: Tiny, name: str, redone: list[str], damage: Callable[[Path], None]
+) -> None:
+    tiny.extract("--shard_size=4")
+    before = tiny.files()
+    tiny.embedded("audio")
+    path = tiny.cache / name
+    damage(path)
+    with pytest.raises(CacheError) as error:
         open_cache(tiny.cache).verify()
-    command = str(error.value).split("`")[1].split()
-    assert extract_features.main([*command[2:], f"--data_root={tiny.data_root}"]) == 0
+    commands = [shlex.split(part) for part in str(error.value).split("`")[1::2]]
+    for command in commands:
+        if command[0] == "rm":
+            subprocess.run(command, check=True)
+    extraction = next(command for command in commands if command[0] == "python")
+    assert extraction[1] == "extract_features.py"
+    more = [f"--data_root={tiny.data_root}", "--shard_size=4"]
+    assert extract_features.main([*extraction[2:], *more]) == 0
+    assert sorted(tiny.embedded("audio")) == redone
     open_cache(tiny.cache).verify()
+    assert tiny.files() == before
+
+
+def test_commands_of_the_error_message_can_be_pasted_whatever_the_folder_is_called(tmp_path: Path) -> None:
+    folder = tmp_path / "my caches" / "mine" / "birds"
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text("{}")
+    with pytest.raises(CacheError) as error:
+        open_cache(folder)
+    remove, extraction, checkout = (shlex.split(part) for part in str(error.value).split("`")[1::2])
+    assert remove[2:] == [str(folder / "manifest.json")]
+    assert extraction[2:] == ["--encoder=mine", "--dataset=birds", f"--cache_dir={tmp_path / 'my caches'}"]
+    assert checkout[3:] == [str(folder)]
+
+
+def said_of_a_failure(tiny: Tiny, capsys: pytest.CaptureFixture[str], *flags: str) -> str:
+    assert tiny.extract(*flags) == 1
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    return said.strip().splitlines()[-1]
+
+
+def test_cache_dir_below_a_file_is_named(tiny: Tiny, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    said = said_of_a_failure(tiny, capsys, f"--cache_dir={tmp_path / 'file'}")
+    assert said.startswith(f"tones: {tmp_path / 'file'}/tinybind")
+    assert "Not a directory" in said
+    assert "--cache_dir" in said
+
+
+@pytest.mark.parametrize("name", ["train-00001.safetensors", "train-00001.parquet", "classes.safetensors"])
+def test_folder_in_place_of_a_cache_file_is_named(tiny: Tiny, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    (tiny.cache / name).mkdir(parents=True)
+    said = said_of_a_failure(tiny, capsys)
+    assert f"tones: {tiny.cache / name}: Is a directory" in said
+    assert not list(tiny.cache.glob("*.tmp"))
+
+
+def test_folder_called_like_a_temporary_does_no_harm(tiny: Tiny) -> None:
+    (tiny.cache / "x.tmp").mkdir(parents=True)
+    assert tiny.extract() == 0
+
+
+def test_full_disk_is_reported_with_the_folder(
+    tiny: Tiny, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    assert f"{tiny.cache_dir}: No space left on device" in said_of_a_failure(tiny, capsys)
+
+
+def test_cuda_without_a_gpu_is_refused_with_what_to_ask_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto") == choose_device("cpu") == "cpu"
+    with pytest.raises(UserError, match="--device=cuda needs a GPU.*--device=cpu"):
+        choose_device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert choose_device("auto") == choose_device("cuda") == "cuda"
 
 
 def test_registered_encoders_and_datasets_say_their_versions_without_torch(

@@ -1,17 +1,20 @@
 import json
+import re
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from feature_cache import CacheError, open_cache
-from feature_cache.datasets.base import Item
-from feature_cache.embedding import decode, embed_items
+from feature_cache import CacheError, MediaError, open_cache
+from feature_cache.datasets.base import Item, Waveform
+from feature_cache.embedding import decode_item, embed_items
+from feature_cache.errors import UserError
 from feature_cache.extraction import Options, extract
 from tests.feature_cache.conftest import Tiny
 from tests.feature_cache.tiny import COUNTS, FIRST, TinyBind, Tones, break_medium, write_tones
@@ -276,9 +279,69 @@ def test_missing_package_stops_the_run_rather_than_failing_every_item(
     monkeypatch.setattr(TinyBind, "preprocess", preprocess)
     assert tiny.extract() == 1
     said = capsys.readouterr().err
-    assert "the Python package 'torch' is missing" in said
-    assert "pip install" in said
+    assert "No module named 'torch'" in said
+    assert "`make extract-deps`" in said
     assert not list(tiny.cache.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ImportError("libsndfile is broken"), "libsndfile is broken. .*`make extract-deps`"),
+        (MemoryError(), "out of memory with --batch_size=3; choose a smaller one"),
+        (MediaError("The tones are gone. Run `make tones`."), "The tones are gone"),
+    ],
+)
+def test_fault_that_no_item_would_be_spared_stops_the_run(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception, said: str
+) -> None:
+    def preprocess(self: TinyBind, modality: str, raw: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(TinyBind, "preprocess", preprocess)
+    assert tiny.extract("--max_failure_rate=1") == 1
+    assert re.search(f"tones: {said}", capsys.readouterr().err)
+    assert not list(tiny.cache.iterdir())
+
+
+@pytest.mark.parametrize("flags", [[], ["--overwrite"]])
+def test_run_that_cannot_use_its_encoder_leaves_the_finished_cache_as_it_was(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], flags: list[str]
+) -> None:
+    def embed(self: TinyBind, modality: str, batch: Any) -> Any:
+        raise UserError("There is no GPU.")
+
+    tiny.extract()
+    before = tiny.files()
+    monkeypatch.setattr(TinyBind, "embed", embed)
+    monkeypatch.setattr(Tones, "version", Tones.version if flags else "2")
+    assert tiny.extract(*flags) == 1
+    assert "tones: There is no GPU." in capsys.readouterr().err
+    assert tiny.files() == before
+
+
+def test_cache_with_more_failures_than_are_allowed_now_loses_its_manifest_first(tiny: Tiny) -> None:
+    break_medium(tiny.data_root, "train3")
+    assert tiny.extract("--max_failure_rate=0.2") == 0
+    (tiny.cache / "classes.safetensors").unlink()
+    assert tiny.extract() == 1
+    with pytest.raises(CacheError, match="unfinished"):
+        open_cache(tiny.cache)
+
+
+@pytest.mark.parametrize(("rate", "finished"), [(0.29, True), (0.28, False)])
+def test_share_of_failures_that_is_allowed_is_allowed_exactly(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, rate: float, finished: bool
+) -> None:
+    def items(self: Tones, split: str) -> list[Item]:
+        media = [{"audio": partial(np.load, "no such file")}] * 29 + [{"audio": lambda: Waveform(np.ones(3), 8)}] * 71
+        return [Item(str(i), "x", 0, medium) for i, medium in enumerate(media)] if split == "train" else []
+
+    assert 0.29 * 100 < 29  # in floating point
+    monkeypatch.setattr(Tones, "items", items)
+    report = extract(tiny.cache, TinyBind(), Tones(tiny.data_root), Options(max_failure_rate=rate))
+    assert len(report.failures) == 29
+    assert report.finished is finished
 
 
 def test_embedding_that_is_not_finite_is_refused_with_item_and_modality(
@@ -329,12 +392,12 @@ def test_progress_adds_up_to_all_items(tiny: Tiny) -> None:
     first = extract(tiny.cache, TinyBind(), Tones(tiny.data_root), options, lambda *step: seen.append(step))
     assert sum(count for count, _, _ in seen) == 18
     assert {(total, reused) for _, total, reused in seen} == {(18, False)}
-    assert (first.items, first.embedded, first.reused, first.finished) == (18, 18, 0, True)
+    assert (first.items, first.reused, first.finished) == (18, 0, True)
     (tiny.cache / "train-00002.parquet").unlink()
     seen.clear()
     second = extract(tiny.cache, TinyBind(), Tones(tiny.data_root), options, lambda *step: seen.append(step))
     assert [count for count, _, reused in seen if reused] == [4, 4, 3, 4, 1]
-    assert (second.embedded, second.reused) == (2, 16)
+    assert (second.items, second.reused) == (18, 16)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 64])
@@ -352,6 +415,6 @@ def test_batch_size_does_not_change_what_is_embedded(tmp_path: Path, batch_size:
 
 def test_text_of_its_own_takes_the_place_of_the_caption() -> None:
     item = Item("a", "caption", media={"text": lambda: "another"})
-    decoded = decode(TinyBind(), "train", item, ["text"])
+    decoded = decode_item(TinyBind(), "train", item, ["text"])
     assert isinstance(decoded, dict)
     assert decoded["text"].tobytes() == b"another"

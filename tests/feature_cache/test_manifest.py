@@ -130,7 +130,7 @@ def test_change_by_hand_is_noticed() -> None:
         Manifest.from_json(MANIFEST.to_json().replace('"MIT"', '"GPL"'))
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"text"', "[" * 100_000, "\x00"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"text"', "[" * 100_000, "\x00", "9" * 5000])
 def test_what_is_no_manifest_is_refused(text: str) -> None:
     with pytest.raises(SchemaError):
         Manifest.from_json(text)

@@ -1,10 +1,13 @@
 import dataclasses
+import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
@@ -22,6 +25,7 @@ from feature_cache import (
     UnknownNameError,
     open_cache,
 )
+from feature_cache.atomic import write_atomically
 from feature_cache.shards import SCHEMA, read_table, table_bytes
 from feature_cache.writer import Failure
 
@@ -211,15 +215,53 @@ def test_class_texts_of_the_wrong_number_are_refused(folder: Path) -> None:
         CacheWriter(folder, MANIFEST).write_classes(np.zeros((3, 3)))
 
 
-def test_opening_for_writing_makes_a_cache_unfinished_and_removes_temporary_files(folder: Path) -> None:
+def test_opening_for_writing_removes_temporary_files_alone(folder: Path) -> None:
     write(folder, {"train": [4]})
+    before = {path: path.read_bytes() for path in folder.iterdir()}
     (folder / "train-00001.parquet.tmp").write_bytes(b"half")
+    (folder / "folder.tmp").mkdir()
     CacheWriter(folder, MANIFEST)
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "classes.safetensors",
-        "train-00000.parquet",
-        "train-00000.safetensors",
-    ]
+    (folder / "folder.tmp").rmdir()
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda writer: writer.write_shard("train", 0, rows(0, 4), features(0, 4)),
+        lambda writer: writer.write_classes(np.ones((2, 3))),
+        lambda writer: writer.give_up(),
+    ],
+)
+def test_first_change_makes_a_cache_unfinished(folder: Path, change: Callable[[CacheWriter], None]) -> None:
+    write(folder, {"train": [4]})
+    change(CacheWriter(folder, MANIFEST))
+    with pytest.raises(CacheError, match="unfinished"):
+        open_cache(folder)
+
+
+def test_failed_write_leaves_neither_file_nor_temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(tmp_path / "file", b"data")
+    assert not list(tmp_path.iterdir())
+
+
+def test_writers_of_one_file_do_not_share_a_temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace, names = os.replace, set[Path]()
+
+    def record(source: Path, target: Path) -> None:
+        names.add(source)
+        replace(source, target)
+
+    monkeypatch.setattr("os.replace", record)
+    for data in (b"one", b"two"):
+        write_atomically(tmp_path / "file", data)
+    assert len(names) == 2
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"two"]
 
 
 @pytest.mark.parametrize(
@@ -262,6 +304,30 @@ def test_shard_with_a_changed_byte_is_not_reused(folder: Path, name: str) -> Non
     data[len(data) // 2] ^= 1
     (folder / name).write_bytes(data)
     assert not CacheWriter(folder, MANIFEST).reuse_shard("train", 0, rows(0, 4))
+
+
+@pytest.mark.parametrize(
+    "failures",
+    [3, None, "none", [4], [{}], [{"split": "train", "id": "x", "modality": "text", "reason": "", "new": 1}]],
+)
+def test_shard_whose_table_has_other_failures_than_ours_is_not_reused(folder: Path, failures: object) -> None:
+    write(folder, {"train": [4]})
+    path = folder / "train-00000.parquet"
+    found, metadata = read_table(path)
+    path.write_bytes(table_bytes(found, {**metadata, "failures": failures}))
+    assert not CacheWriter(folder, MANIFEST).reuse_shard("train", 0, rows(0, 4))
+
+
+@pytest.mark.parametrize("label", [None, "1", 1.5])
+def test_table_of_other_columns_is_refused_and_not_reused(folder: Path, label: object) -> None:
+    write(folder, {"train": [1]})
+    path = folder / "train-00000.parquet"
+    metadata = pq.read_schema(path).metadata
+    foreign = pa.table({"id": ["bird0"], "label": [label], "caption": ["x"]}).replace_schema_metadata(metadata)
+    pq.write_table(foreign, path)
+    with pytest.raises(CacheError, match=r"its columns should be id \(string\), label \(int32\)"):
+        read_table(path)
+    assert not CacheWriter(folder, MANIFEST).reuse_shard("train", 0, rows(0, 1))
 
 
 def test_reused_shard_brings_its_failures_along(folder: Path) -> None:
