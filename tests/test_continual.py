@@ -70,17 +70,17 @@ def test_a_run_that_dies_in_any_step_ends_with_the_bits_of_an_undisturbed_one(
 def test_a_process_killed_in_training_is_resumed_to_the_same_bits(tiny_caches: Path, tmp_path: Path) -> None:
     def command(workdir: str) -> list[str]:
         flags = ["--config=tests/tiny_config.py", f"--config.cache_dir={tiny_caches}", "--config.method=dns"]
-        return [sys.executable, "run.py", "train", *flags, f"--workdir={tmp_path / workdir}"]
+        longer = "--config.training.epochs=5000"  # about a second a step: time to be killed in
+        return [sys.executable, "run.py", "train", *flags, longer, f"--workdir={tmp_path / workdir}"]
 
-    subprocess.run([*command("whole"), "--config.training.epochs=300"], check=True, capture_output=True)
-    longer = [*command("killed"), "--config.training.epochs=300"]
-    process = subprocess.Popen(longer, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run(command("whole"), check=True, capture_output=True)
+    process = subprocess.Popen(command("killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None and not (tmp_path / "killed" / "checkpoints" / "1").exists():
         time.sleep(0.01)
     process.kill()
     assert process.wait() == -signal.SIGKILL
     assert not (tmp_path / "killed" / "summary.json").exists()
-    subprocess.run(longer, check=True, capture_output=True)
+    subprocess.run(command("killed"), check=True, capture_output=True)
     assert bits(tmp_path / "killed") == bits(tmp_path / "whole")
 
 
