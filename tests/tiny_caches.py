@@ -47,9 +47,6 @@ def write_tiny_caches(
                 sources=(MediaSource("random numbers", "1", "CC0-1.0", "https://numpy.org"),),
                 modalities={m: ModalitySpec(widths[m], 1.0) for m in ordered},
                 classes=tuple(ClassLabel(f"class {i}", f"a thing of class {i}") for i in range(CLASSES)),
-                splits={},
-                class_file=None,
-                failures_file=None,
             ),
         )
         concepts = rng.normal(size=(CLASSES, 6))

@@ -14,6 +14,12 @@ from feature_cache.manifest import ModalitySpec
 
 COUNTS = {"train": 10, "validation": 3, "test": 5}
 FIRST = {"train": 0, "validation": 100, "test": 200}
+# The tones of each shard, at four items a shard.
+SHARDS = {
+    "train-00000": range(0, 4), "train-00001": range(4, 8), "train-00002": range(8, 10),
+    "validation-00000": range(100, 103), "test-00000": range(200, 204), "test-00001": range(204, 205),
+}  # fmt: skip
+TONES = sorted(str(i) for numbers in SHARDS.values() for i in numbers)
 REGISTRIES = (
     (encoders.REGISTRY, "tinybind", "tests.feature_cache.tiny:TinyBind"),
     (datasets.REGISTRY, "tones", "tests.feature_cache.tiny:Tones"),
