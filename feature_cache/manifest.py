@@ -16,8 +16,8 @@ FORMAT_VERSION = 1
 FILE_NAME = "manifest.json"
 CLASS_FILE = "classes.safetensors"
 FAILURES_FILE = "failures.jsonl"
-MODALITY_ORDER = ("vision", "text", "audio", "thermal", "depth", "imu", "video", "tactile")
-"""Storage order of modalities everywhere; in a pair, A is the one that comes first."""
+MODALITY_ORDER = ("vision", "text", "audio", "thermal", "depth", "imu", "video", "tactile", "speech")
+"""Storage order of modalities everywhere; in a pair, A is the one that comes first. Speech is this project's own."""
 SPLITS = ("train", "validation", "test")
 DTYPES = ("float16", "float32")
 

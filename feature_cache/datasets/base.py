@@ -38,7 +38,27 @@ class DepthMap:
     depth: Float32[np.ndarray, "h w"]
 
 
-Raw: TypeAlias = "str | Image | Waveform | DepthMap"
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """A short video without sound: a few pictures of one size, evenly spaced over it, in order."""
+
+    frames: "Sequence[Image]"
+
+
+@dataclass(frozen=True, eq=False)
+class Motion:
+    """What an inertial sensor on a body measures.
+
+    Attributes:
+        samples: three axes of acceleration in g, then three of rotation in rad/s.
+        rate: samples per second.
+    """
+
+    samples: Float32[np.ndarray, "t 6"]
+    rate: int
+
+
+Raw: TypeAlias = "str | Image | Waveform | DepthMap | Clip | Motion"
 
 
 @dataclass(frozen=True)
