@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cmcl_jax import metrics
-from cmcl_jax.stream import Step, Stream, StreamError
+from cmcl_jax.stream import LABEL_SETS, Step, Stream, StreamError
 from feature_cache import FeatureCache, open_cache
 from feature_cache.errors import extract_command
 from feature_cache.manifest import MODALITY_ORDER
@@ -84,11 +84,13 @@ def _checked_step(number: int, dataset: str, pair: Sequence[str], names: Sequenc
         raise StreamError(f"The train split of {cache.path} is empty: {where} cannot be trained on it.")
     if len(set(pair)) != 2:
         raise StreamError(f"The pair of {where} must be two different modalities, but it is {tuple(pair)}.")
-    if "accuracy" in names and (cache.class_features is None or "text" not in pair):
-        raise StreamError(
-            f"The metric 'accuracy' of {where} needs text in the pair and a cache with classes; the pair is "
-            f"{tuple(pair)} and the cache has {len(cache.class_names)} classes. Use ('recall',) for this step."
-        )
+    for metric, kind in LABEL_SETS.items():
+        if metric in names and (kind not in cache.manifest.label_sets or "text" not in pair):
+            count = len(getattr(cache.manifest, kind))
+            raise StreamError(
+                f"The metric '{metric}' of {where} needs text in the pair and a cache with {kind.replace('_', ' ')}; "
+                f"the pair is {tuple(pair)} and the cache has {count} of them. Use ('recall',) for this step."
+            )
     a, b = sorted(pair, key=MODALITY_ORDER.index)
     return Step(number, dataset, (a, b), tuple(names))
 

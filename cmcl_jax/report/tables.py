@@ -33,6 +33,7 @@ class Column:
 RESULTS = (
     Column("acc", "Acc ↑", "zero_shot_acc"),
     Column("bwt_a", "BWT_A ↑", signed=True),
+    Column("open_acc", "Open acc ↑", "zero_shot_open_acc"),
     Column("r1", "R@1 ↑", "zero_shot_r1"),
     Column("r5", "R@5 ↑", "zero_shot_r5"),
     Column("r10", "R@10 ↑", "zero_shot_r10"),
