@@ -13,7 +13,7 @@ from feature_cache.manifest import MediaSource
 
 
 class EmojiPictures:
-    """About 1,600 pictures of 256 × 256 pixels, split by name; skin tones and flags left out."""
+    """About 1,400 pictures of 256 × 256 pixels, split by name."""
 
     name = "emoji"
     version = "2"

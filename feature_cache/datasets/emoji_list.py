@@ -16,9 +16,9 @@ GROUPS = {
     "Travel & Places": "travel and places",
     "Activities": "activities",
     "Objects": "objects",
-    "Symbols": "symbols",
 }
-"""Unicode's groups and what people would call them; without "Flags": two hundred countries are not a visual concept."""
+"""Unicode's groups and what people would call them. Without "Flags", for two hundred countries are not a visual concept,
+and without "Symbols", in which a network for photographs sees the same street sign two hundred times."""
 GROUP_CLASSES = tuple(ClassLabel(group, text) for group, text in GROUPS.items())
 SOURCE = MediaSource("unicode-emoji-json (npm)", "0.9.0", "MIT", archive_named("unicode-emoji-json").url)
 
@@ -39,7 +39,7 @@ class Emoji:
 
 
 def read_emoji(data_root: Path) -> list[Emoji]:
-    """All emoji but flags and skin tones, in Unicode's order. Raises `MediaError`."""
+    """All emoji but flags, symbols and skin tones, in Unicode's order. Raises `MediaError`."""
     names = unpacked(data_root, "unicode-emoji-json") / "package" / "data-by-emoji.json"
     groups = list(GROUPS)
     try:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 SIDE = 256
 """Pixels of a rendered vector drawing's side."""
-LEFT_OUT = ("People & Body", "Symbols")
-"""Groups of families that differ in a detail only, and of signs that all styles draw alike."""
+LEFT_OUT = "People & Body"
+"""A group of families that differ in a detail only."""
 
 
 class EmojiStyles:
@@ -79,11 +79,11 @@ class EmojiStyles:
 
 def _one_of_each_kind(emoji: Sequence[Emoji]) -> list[Emoji]:
     """The first emoji of every caption key that is in training."""
-    groups = [group not in LEFT_OUT for group in GROUPS]
+    left_out = list(GROUPS).index(LEFT_OUT)
     first: dict[str, Emoji] = {}
     for e in emoji:
         first.setdefault(caption_key(e.name), e)
-    return [e for key, e in first.items() if key and groups[e.group] and split_of(key) == "train"]
+    return [e for key, e in first.items() if key and e.group != left_out and split_of(key) == "train"]
 
 
 def _item(style: str, file: Path, emoji: Emoji, label: int) -> Item:

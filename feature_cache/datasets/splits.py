@@ -8,6 +8,7 @@ from functools import cache
 
 from feature_cache.datasets.base import Item
 from feature_cache.datasets.gm_names import INSTRUMENTS
+from feature_cache.datasets.lookalikes import HEAD
 from feature_cache.manifest import SPLITS
 from feature_cache.registry import check_name
 
@@ -22,7 +23,7 @@ _VARIANTS = {
     ),
     "people": (
         "face facing person people man men woman women male female adult child baby boy girl older old mr mrs mx santa "
-        "merman mermaid merperson"
+        "merman mermaid merperson hair beard blond bald curly"
     ),
     "colour, material and make": (
         "red orange yellow green blue purple brown black white pink grey light dark clear wood wooden oak alder teak "
@@ -53,12 +54,15 @@ def caption_key(caption: str) -> str:
 def split_of(key: str) -> str:
     """The split of everything with this caption key, in whichever dataset it is: decided by its SHA-256.
 
+    Keys of things that look alike are in the split of the first of them.
+
     What an instrument is called is trained on, because the instruments are a classification set; so it is in training
     everywhere.
 
     >>> split_of(caption_key("violin")), split_of(caption_key("violins"))
     ('train', 'train')
     """
+    key = HEAD.get(key, key)
     if key in _trained_keys():
         return "train"
     fraction = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64
