@@ -39,10 +39,10 @@ class EmojiClips:
     synthetic = False
 
     def __init__(self, data_root: Path) -> None:
-        stills = drawings(unpacked(data_root, "noto-emoji") / "package" / "img" / "google" / "64", ".png")
         clips: dict[str, Path] = {}
         for archive in _PACKAGES:
             clips |= drawings(unpacked(data_root, archive.name) / "package" / "assets", ".webp")
+        stills = drawings(unpacked(data_root, "noto-emoji") / "package" / "img" / "google" / "64", ".png")
         items = [
             Item(
                 e.code,

@@ -17,8 +17,8 @@ GROUPS = {
     "Activities": "activities",
     "Objects": "objects",
 }
-"""Unicode's groups and what people would call them. Without "Flags", for two hundred countries are not a visual concept,
-and without "Symbols", in which a network for photographs sees the same street sign two hundred times."""
+"""Unicode's groups and what people would call them. Without "Flags": two hundred countries are not a visual concept;
+and without "Symbols": a network for photographs sees the same street sign in all of them."""
 GROUP_CLASSES = tuple(ClassLabel(group, text) for group, text in GROUPS.items())
 SOURCE = MediaSource("unicode-emoji-json (npm)", "0.9.0", "MIT", archive_named("unicode-emoji-json").url)
 

@@ -14,7 +14,7 @@ from feature_cache.archives import archive_named, unpacked
 from feature_cache.datasets.base import Item
 from feature_cache.datasets.emoji_list import GROUP_CLASSES, GROUPS, SOURCE, Emoji, drawings, read_emoji
 from feature_cache.datasets.pictures import open_on_white
-from feature_cache.datasets.splits import caption_key, members, split_of
+from feature_cache.datasets.splits import by_id, caption_key, members, split_of
 from feature_cache.errors import MediaError
 from feature_cache.manifest import ClassLabel, MediaSource
 
@@ -68,9 +68,9 @@ class EmojiStyles:
             for style, files in (("noto", noto), ("flat", flat), ("twemoji", twemoji))
         }
         self._splits = {
-            "train": tuple(drawn["noto"] + drawn["flat"]),
-            "validation": tuple(drawn["twemoji"][::4]),
-            "test": tuple(item for label, item in enumerate(drawn["twemoji"]) if label % 4),
+            "train": by_id(drawn["noto"] + drawn["flat"]),
+            "validation": by_id(drawn["twemoji"][::4]),
+            "test": by_id(item for item in drawn["twemoji"] if item.label % 4),
         }
 
     def items(self, split: str) -> Sequence[Item]:

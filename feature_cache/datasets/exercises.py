@@ -15,7 +15,7 @@ from jaxtyping import Float
 from feature_cache.archives import archive_named, damaged, unpacked
 from feature_cache.datasets.base import Item, Motion
 from feature_cache.datasets.numpy_pickle import read_object_array
-from feature_cache.datasets.splits import members
+from feature_cache.datasets.splits import by_id, members
 from feature_cache.manifest import ClassLabel, MediaSource
 
 RATE = 50
@@ -54,8 +54,8 @@ class Exercises:
         try:
             recordings = read_object_array(path)
             names, labels = list(recordings["y_labels"]), recordings["y"]
-            self._splits: dict[str, tuple[Item, ...]] = {
-                split: tuple(
+            self._splits = {
+                split: by_id(
                     item
                     for number, person in enumerate(recordings["subject"])
                     if person in people

@@ -25,8 +25,8 @@ def distances(
 ) -> Float[np.ndarray, "n m"]:
     """Distance of every pair, or of one picture to the mirror image of the other if that is less.
 
-    0 is the same; 1 about what two unlike pictures of equal strokes have. What counts is the difference to white, and the
-    distance is relative to the fainter of both.
+    0 is the same; 1 about what two unlike pictures of equal strokes have. What counts is the difference to white, and
+    the distance is relative to the fainter of both.
 
     >>> half = np.full((1, 12, 12, 3), 255, np.uint8)
     >>> half[:, :, :6] = 0

@@ -81,9 +81,14 @@ def _trained_keys() -> frozenset[str]:
 def partition(items: Iterable[Item], key: Callable[[Item], str]) -> dict[str, tuple[Item, ...]]:
     """The items of every split, sorted by id; an item is where its key is."""
     splits: dict[str, list[Item]] = {split: [] for split in SPLITS}
-    for item in sorted(items, key=lambda item: item.id):
+    for item in by_id(items):
         splits[split_of(key(item))].append(item)
     return {split: tuple(members) for split, members in splits.items()}
+
+
+def by_id(items: Iterable[Item]) -> tuple[Item, ...]:
+    """The items in the order of their ids."""
+    return tuple(sorted(items, key=lambda item: item.id))
 
 
 def members(splits: Mapping[str, Sequence[Item]], split: str) -> Sequence[Item]:
