@@ -33,13 +33,13 @@ class Column:
 RESULTS = (
     Column("acc", "Acc ↑", "zero_shot_acc"),
     Column("bwt_a", "BWT_A ↑", signed=True),
-    Column("open_acc", "Open acc ↑", "zero_shot_open_acc"),
     Column("r1", "R@1 ↑", "zero_shot_r1"),
     Column("r5", "R@5 ↑", "zero_shot_r5"),
     Column("r10", "R@10 ↑", "zero_shot_r10"),
     Column("bwt_r10", "BWT_R10 ↑", signed=True),
 )
 TRANSFER = (
+    Column("open_acc", "Open acc ↑", "zero_shot_open_acc"),
     Column("learned_a", "Acc just learned ↑", "zero_shot_acc"),
     Column("forgetting_a", "Forgetting_A ↓", lower_is_better=True),
     Column("forward_a", "Forward_A ↑", signed=True),

@@ -117,7 +117,7 @@ def test_a_matrix_of_another_shape_is_named_with_its_shape(matrix: np.ndarray) -
 
 def summary_matrices(seeds: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seeds)
-    return {name: rng.uniform(0, 100, (seeds, 4, 4)) for name in ("accuracy", "r1", "r5", "r10")}
+    return {name: rng.uniform(0, 100, (seeds, 4, 4)) for name in transfer.HEADLINES}
 
 
 def test_summary_holds_mean_sample_deviation_and_seeds_of_every_quantity() -> None:
@@ -126,6 +126,8 @@ def test_summary_holds_mean_sample_deviation_and_seeds_of_every_quantity() -> No
     expected = {
         "acc": ("accuracy", "final"),
         "bwt_a": ("accuracy", "backward_transfer"),
+        "open_acc": ("open_accuracy", "final"),
+        "bwt_open": ("open_accuracy", "backward_transfer"),
         "r1": ("r1", "final"),
         "r5": ("r5", "final"),
         "r10": ("r10", "final"),
@@ -139,6 +141,7 @@ def test_summary_holds_mean_sample_deviation_and_seeds_of_every_quantity() -> No
         "learned_a": ("accuracy", "just_learned"),
         "learned_r10": ("r10", "just_learned"),
         "zero_shot_acc": ("accuracy", "zero_shot"),
+        "zero_shot_open_acc": ("open_accuracy", "zero_shot"),
         "zero_shot_r1": ("r1", "zero_shot"),
         "zero_shot_r5": ("r5", "zero_shot"),
         "zero_shot_r10": ("r10", "zero_shot"),

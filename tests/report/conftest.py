@@ -39,7 +39,7 @@ def matrices(seeds: int, forgets: float, seed: int = 0) -> dict[str, np.ndarray]
     noise = rng.normal(0, 1.0, (seeds, 6, 5)) * (rows > 0)
     r10 = level + noise
     accuracy = np.where(np.array(["accuracy" in task["metrics"] for task in TASKS]), 0.8 * r10, np.nan)
-    return {"accuracy": accuracy, "r1": r10 / 4, "r5": 0.7 * r10, "r10": r10}
+    return {"accuracy": accuracy, "open_accuracy": accuracy / 2, "r1": r10 / 4, "r5": 0.7 * r10, "r10": r10}
 
 
 @pytest.fixture
