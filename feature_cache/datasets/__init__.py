@@ -8,4 +8,5 @@ REGISTRY: dict[str, str] = {
     "sounds": "feature_cache.datasets.sounds:Sounds",
     "furniture": "feature_cache.datasets.furniture:Furniture",
     "exercises": "feature_cache.datasets.exercises:Exercises",
+    "spoken": "feature_cache.datasets.spoken:Spoken",
 }

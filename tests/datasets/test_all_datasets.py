@@ -96,7 +96,7 @@ def test_an_item_opens_the_same_in_another_process(dataset: Dataset) -> None:
 
 
 def test_missing_media_are_reported_with_the_command_that_fetches_them(dataset: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(MediaError, match=f"media of the dataset '{dataset.name}' are not in .*make pocket-media"):
+    with pytest.raises(MediaError, match=r"media of the dataset '\w+' are not in .*make pocket-media"):
         type(dataset)(tmp_path)
 
 
