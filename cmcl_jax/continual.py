@@ -70,7 +70,7 @@ class _Run:
         self.dtype = jnp.dtype(config.dtype)
         self.method: Method = method_from_config(config)
         self.stream: Stream = open_stream(
-            config.stream.steps, config.cache_dir, config.encoder, config.stream.row_limit
+            config.stream.steps, config.cache_dir, config.encoder, config.stream.row_limit, config.stream.order_seed
         )
         seeds = range(config.first_seed, config.first_seed + config.seeds)
         self.keys: PRNGKeyArray = jax.vmap(jax.random.key)(jnp.asarray(seeds))

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cmcl_jax import metrics
 from cmcl_jax.stream import Step, Stream, StreamError
 from feature_cache import FeatureCache, open_cache
@@ -21,6 +23,7 @@ def open_stream(
     cache_dir: str | Path,
     encoder: str,
     row_limit: int | None = None,
+    order_seed: int | None = None,
 ) -> Stream:
     """Opens the caches of a stream and checks that every step can be trained and tested on them.
 
@@ -29,16 +32,18 @@ def open_stream(
         cache_dir: folder of all caches, `<cache_dir>/<encoder>/<dataset>`.
         encoder: whose features to use.
         row_limit: see `Stream`.
+        order_seed: draws the order in which the steps are trained, see `ordered`; None: as they are listed.
 
     Raises:
         CacheError: if a cache is absent or damaged.
         StreamError: if encoder or dataset have no cache there (naming the nearest that have), a step names what its
-          dataset does not have, or widths of a modality differ between datasets.
+          dataset does not have, widths of a modality differ between datasets, or the order seed is not one.
     """
     for number, step in enumerate(steps, start=1):
         _check_form(number, step)
     if not steps:
         raise StreamError(f"config.stream.steps is empty: a stream needs at least one step. {FORM}")
+    steps = ordered(steps, order_seed)
     datasets = dict.fromkeys(step[0] for step in steps)
     caches = {dataset: _open(Path(cache_dir), encoder, dataset) for dataset in datasets}
     stream = Stream(
@@ -48,6 +53,28 @@ def open_stream(
     )
     _check_widths(stream)
     return stream
+
+
+def ordered(steps: Sequence[Any], order_seed: int | None) -> list[Any]:
+    """The steps in the order of `numpy.random.default_rng(order_seed).permutation`; as they are for None.
+
+    The order depends on the seed and on the number of steps alone, so that all methods meet the same orders. Seed 0 is
+    an order like any other, not the listed one.
+
+    Raises:
+        StreamError: if the seed is not an integer of at least 0.
+
+    >>> ordered(["emoji", "furniture", "instruments"], 0)
+    ['instruments', 'emoji', 'furniture']
+    """
+    if order_seed is None:
+        return list(steps)
+    if isinstance(order_seed, bool) or not isinstance(order_seed, int) or order_seed < 0:
+        raise StreamError(
+            f"config.stream.order_seed must be None, for the listed order, or an integer of at least 0, but it is "
+            f"{order_seed!r}."
+        )
+    return [steps[place] for place in np.random.default_rng(order_seed).permutation(len(steps))]
 
 
 def _check_form(number: int, step: Any) -> None:

@@ -98,6 +98,21 @@ def test_a_workdir_of_another_config_is_refused_with_the_difference(tiny_config:
         run(tiny_config, tmp_path)
 
 
+def test_the_order_of_the_steps_is_the_same_for_every_method_and_part_of_the_run(
+    tiny_config: ConfigDict, tmp_path: Path
+) -> None:
+    tiny_config.stream.order_seed = 1
+    for method in ("vanilla", "dns"):
+        tiny_config.method = method
+        run(tiny_config, tmp_path / method)
+    orders = [json.loads((tmp_path / method / "tasks.json").read_text()) for method in ("vanilla", "dns")]
+    stream = open_stream(STEPS, tiny_config.cache_dir, "tiny", order_seed=1)
+    assert orders[0]["steps"] == orders[1]["steps"] == [step.name for step in stream.steps]
+    tiny_config.stream.order_seed = 2
+    with pytest.raises(ConfigError, match=r"holds a run of another config .*\(stream.order_seed: 1 -> 2\)"):
+        run(tiny_config, tmp_path / "dns")
+
+
 def test_a_workdir_of_other_features_is_refused(tiny_config: ConfigDict, tmp_path: Path) -> None:
     run(tiny_config, tmp_path / "run")
     write_tiny_caches(tmp_path / "caches" / "tiny", seed=1)
