@@ -80,8 +80,10 @@ class Workdir:
         """The run's `metrics.jsonl`, with the events of the steps that are done."""
         return EventLog(self.path / "metrics.jsonl", steps_done)
 
-    def write_results(self, matrices: Mapping[str, np.ndarray], stream: Stream, config: ConfigDict) -> dict[str, Any]:
-        """Writes matrices, tasks and, last, the summary, which it returns."""
+    def write_results(
+        self, matrices: Mapping[str, np.ndarray], stream: Stream, config: ConfigDict, stepwise: bool = True
+    ) -> dict[str, Any]:
+        """Writes matrices, tasks and, last, the summary, which it returns; for `stepwise` see `summarize`."""
         matrices = {**{name: np.full_like(next(iter(matrices.values())), np.nan) for name in HEADLINES}, **matrices}
         (self.path / "matrices").mkdir(exist_ok=True)
         for name, matrix in matrices.items():
@@ -93,7 +95,7 @@ class Workdir:
             "method": config.method,
             "encoder": config.encoder,
             "synthetic": stream.synthetic,
-            **summarize({name: matrices[name] for name in HEADLINES}, learned_at),
+            **summarize({name: matrices[name] for name in HEADLINES}, learned_at, stepwise),
         }
         self._write_json("summary.json", summary)
         return summary

@@ -25,7 +25,7 @@ from feature_cache import open_cache
 from feature_cache.errors import UserError
 from tests.tiny_caches import STEPS, WIDTHS, write_tiny_caches
 
-METHODS = [("vanilla", "ours"), ("dns", "ours"), ("dns", "released")]
+METHODS = [("vanilla", "ours"), ("dns", "ours"), ("dns", "released"), ("joint", "ours")]
 
 
 def bits(workdir: Path) -> dict[str, bytes]:
@@ -86,7 +86,7 @@ def test_a_process_killed_in_training_is_resumed_to_the_same_bits(tiny_caches: P
 
 def test_a_finished_run_is_only_read(tiny_config: ConfigDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     summary = run(tiny_config, tmp_path)
-    monkeypatch.setattr("cmcl_jax.continual.learn", None)
+    monkeypatch.setattr("cmcl_jax.train.learn", None)
     tiny_config.checkpoints_kept = 7  # no result depends on it
     assert run(tiny_config, tmp_path) == json.loads(json.dumps(summary))
 
@@ -230,7 +230,7 @@ def test_the_matrices_hold_what_the_heads_of_each_time_score(
         heads_over_time.append(jax.tree.map(np.asarray, learned.heads))
         return learned
 
-    monkeypatch.setattr("cmcl_jax.continual.learn", recording)
+    monkeypatch.setattr("cmcl_jax.train.learn", recording)
     run(tiny_config, tmp_path)
     cache = open_cache(Path(tiny_config.cache_dir) / "tiny" / "birds")
     vision, text, labels = cache.features("test", "vision"), cache.features("test", "text"), cache.labels("test")
