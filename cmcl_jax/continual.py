@@ -18,6 +18,7 @@ from cmcl_jax.evaluate import evaluate_task
 from cmcl_jax.heads import Heads, init_heads
 from cmcl_jax.methods import method_from_config
 from cmcl_jax.methods.base import Learner
+from cmcl_jax.metrics.chance import chance_levels
 from cmcl_jax.metrics.transfer import HEADLINES
 from cmcl_jax.open_stream import open_stream
 from cmcl_jax.progress import Progress
@@ -93,7 +94,9 @@ class _Run:
                 log.write(**event, **_row(state["matrices"], step.number))
                 checkpoints.save(step.number, state)
                 self.progress.step_done(step, losses)
-        return self.folder.write_results(state["matrices"], self.stream, self.config, self.learner.stepwise)
+        return self.folder.write_results(
+            state["matrices"], self.stream, self.config, self._chance(), self.learner.stepwise
+        )
 
     def _start(self) -> dict[str, Any]:
         """The state before the first step, measured zero-shot."""
@@ -115,6 +118,18 @@ class _Run:
             )
         matrices = self._measure(heads, state["matrices"], step.number)
         return {"heads": heads, "memory": memory, "matrices": matrices}, losses
+
+    def _chance(self) -> list[dict[str, float]]:
+        """What random scores would reach on every test task."""
+        return [
+            chance_levels(
+                task.metrics,
+                np.asarray(features.groups),
+                None if features.class_features is None else len(features.class_features),
+                self.config.evaluation.credit,
+            )
+            for task, features in zip(self.stream.steps, self.test, strict=True)
+        ]
 
     def _measure(self, heads: Heads, matrices: Matrices, time_index: int) -> Matrices:
         """The matrices with row `time_index` filled in: every test task, whatever was trained so far."""

@@ -202,6 +202,17 @@ def test_credit_and_split_of_the_evaluation_are_the_configs(tiny_config: ConfigD
             np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize(("credit", "r1"), [("diagonal", 100 / 16), ("any", 100 * 2 / 16)])
+def test_the_summary_has_the_level_of_random_scores(
+    credit: str, r1: float, tiny_config: ConfigDict, tmp_path: Path
+) -> None:
+    """16 test items; every caption twice, but in step 4, which has no text; 4 classes in steps 1 and 2."""
+    tiny_config.evaluation.credit = credit
+    summary = run(tiny_config, tmp_path)
+    assert summary["chance_acc"] == {"mean": 25.0, "std": 0.0, "seeds": []}
+    assert summary["chance_r1"]["mean"] == pytest.approx((3 * r1 + 100 / 16) / 4)
+
+
 def test_the_references_wrong_columns_feed_the_memory_of_the_pair(tiny_config: ConfigDict) -> None:
     """Step 4, (vision, depth) of rooms, whose first stored modalities are vision and text."""
     tiny_config.method, tiny_config.dns.mode = "dns", "released"
