@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -75,6 +77,29 @@ def ordered(steps: Sequence[Any], order_seed: int | None) -> list[Any]:
             f"{order_seed!r}."
         )
     return [steps[place] for place in np.random.default_rng(order_seed).permutation(len(steps))]
+
+
+def distinct_orders(n_steps: int, count: int) -> list[int]:
+    """The first `count` order seeds, from 0, whose orders of so many steps differ from each other.
+
+    Short streams have few orders, and seeds soon draw one again: of five steps, seeds 0 and 2 draw the same.
+
+    Raises:
+        StreamError: if there are not that many orders.
+
+    >>> distinct_orders(5, 3)
+    [0, 1, 3]
+    """
+    if count > math.factorial(n_steps):
+        raise StreamError(
+            f"A stream of {n_steps} steps has only {math.factorial(n_steps)} orders, but {count} are asked for."
+        )
+    seeds: dict[tuple[int, ...], int] = {}
+    for seed in itertools.count():
+        if len(seeds) == count:
+            return list(seeds.values())
+        seeds.setdefault(tuple(ordered(range(n_steps), seed)), seed)
+    raise AssertionError
 
 
 def _check_form(number: int, step: Any) -> None:
