@@ -94,12 +94,12 @@ def distinct_orders(n_steps: int, count: int) -> list[int]:
         raise StreamError(
             f"A stream of {n_steps} steps has only {math.factorial(n_steps)} orders, but {count} are asked for."
         )
-    seeds: dict[tuple[int, ...], int] = {}
-    for seed in itertools.count():
-        if len(seeds) == count:
-            return list(seeds.values())
-        seeds.setdefault(tuple(ordered(range(n_steps), seed)), seed)
-    raise AssertionError
+    drawn: dict[tuple[int, ...], int] = {}
+    seeds = itertools.count()
+    while len(drawn) < count:
+        seed = next(seeds)
+        drawn.setdefault(tuple(ordered(range(n_steps), seed)), seed)
+    return list(drawn.values())
 
 
 def _check_form(number: int, step: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -35,7 +35,7 @@ class Progress:
         """One that shows nothing."""
         return cls(Console(quiet=True))
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:

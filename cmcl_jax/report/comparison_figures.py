@@ -26,7 +26,6 @@ from cmcl_jax.report.figures import (
 from cmcl_jax.report.statistics import interval
 from cmcl_jax.report.tables import RESULTS, Column
 
-
 ERROR_BAR: dict[str, Any] = {"ms": 8, "mec": "white", "mew": 0.8, "elinewidth": 1.4, "capsize": 3, "zorder": 3}
 
 

@@ -183,5 +183,5 @@ def _mark_training(axes: Axes, task: Task) -> None:
 def legend(figure: Figure, axes: Axes, edge: str = "upper") -> None:
     """One legend above ("upper") or below ("lower") all panels, with what one of them shows."""
     handles, names = axes.get_legend_handles_labels()
-    settings: dict[str, Any] = {"ncols": min(len(names), 6), "handlelength": 2.4, "columnspacing": 1.8}
-    figure.legend(handles, names, loc=f"outside {edge} center", **settings)
+    settings: dict[str, Any] = {"loc": f"outside {edge} center", "ncols": min(len(names), 6)}
+    figure.legend(handles, names, handlelength=2.4, columnspacing=1.8, **settings)
