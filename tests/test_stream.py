@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cmcl_jax.open_stream import open_stream
+from cmcl_jax.open_stream import distinct_orders, open_stream, ordered
 from cmcl_jax.stream import StreamError
 from feature_cache.errors import CacheError, UnknownNameError
 from tests.tiny_caches import STEPS, WIDTHS, write_tiny_caches
@@ -168,3 +168,14 @@ def test_a_malformed_step_is_named_by_its_place_in_the_list(tiny_caches: Path) -
     steps = [*STEPS[:3], ("birds", "vision", ("recall",))]
     with pytest.raises(StreamError, match=r"Step 4 of config.stream.steps is \('birds', 'vision'"):
         open_stream(steps, tiny_caches, "tiny", order_seed=0)
+
+
+def test_orders_that_are_asked_for_differ_even_where_few_exist() -> None:
+    for n_steps, count in ((1, 1), (3, 6), (5, 12)):
+        seeds = distinct_orders(n_steps, count)
+        assert len({tuple(ordered(range(n_steps), seed)) for seed in seeds}) == count
+        passed_over = set(range(seeds[-1])) - set(seeds)
+        met = {seed: tuple(ordered(range(n_steps), seed)) for seed in range(seeds[-1] + 1)}
+        assert all(met[seed] in [met[earlier] for earlier in seeds if earlier < seed] for seed in passed_over)
+    with pytest.raises(StreamError, match="A stream of 3 steps has only 6 orders, but 7 are asked for"):
+        distinct_orders(3, 7)
