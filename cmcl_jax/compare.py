@@ -49,7 +49,7 @@ def train_all(
     for order_seed in distinct_orders(len(config.stream.steps), orders):
         for method in methods:  # so that a stopped comparison has whole orders
             folder = Path(workdir) / method / f"order{order_seed}"
-            of_run = ConfigDict(config)
+            of_run = config.copy_and_resolve_references()
             of_run.method, of_run.stream.order_seed = method, order_seed
             progress.run_starts(f"{method}, order {order_seed}", of_run)
             progress.run_ends(_result(run(of_run, folder, progress)))
