@@ -63,7 +63,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A finished table: percentages with one decimal, mean ± standard deviation over seeds."""
+    """A finished table: percentages with one decimal, mean ± standard deviation over seeds or half an interval."""
 
     title: str
     headings: tuple[str, ...]
