@@ -110,6 +110,9 @@ def forward_transfer(matrix: Matrix, learned_at: Steps) -> Scores:
     return _mean(ahead[..., learned_at > 1])
 
 
+OF_OWN_STEP = (backward_transfer, forgetting, forward_transfer, just_learned)
+"""What has no meaning for a method that does not learn a task in a step of its own."""
+
 HEADLINES = ("accuracy", "open_accuracy", "r1", "r5", "r10")
 """The matrices that a summary is made of."""
 
@@ -145,7 +148,9 @@ def _statistics(scores: Float[np.ndarray, " seeds"]) -> dict[str, Any]:
     return {"mean": mean, "std": std, "seeds": seeds}
 
 
-def summarize(matrices: Mapping[str, Float[np.ndarray, "seeds rows tasks"]], learned_at: Steps) -> dict[str, Any]:
+def summarize(
+    matrices: Mapping[str, Float[np.ndarray, "seeds rows tasks"]], learned_at: Steps, stepwise: bool = True
+) -> dict[str, Any]:
     """The numbers of `summary.json`: for each name in `SUMMARY`, `{"mean", "std", "seeds"}` over the seeds.
 
     `std` has ddof = 1 and is 0 for a single seed. A stream without tasks of a metric gives None (null in JSON).
@@ -153,6 +158,8 @@ def summarize(matrices: Mapping[str, Float[np.ndarray, "seeds rows tasks"]], lea
     Args:
         matrices: result matrices `[seeds, steps + 1, tasks]` named as in `HEADLINES`.
         learned_at: the 1-based step of each task.
+        stepwise: False if all steps were trained at once, where no task is learned in its step: what refers to that
+          step, such as backward transfer, is then None.
 
     Raises:
         ValueError: a matrix is missing or does not fit `learned_at`.
@@ -163,4 +170,8 @@ def summarize(matrices: Mapping[str, Float[np.ndarray, "seeds rows tasks"]], lea
             f"summarize needs the matrices {', '.join(HEADLINES)}, but {', '.join(sorted(missing))} is missing. Pass "
             f"a matrix full of NaN for a metric that no task has."
         )
-    return {name: _statistics(measure(matrices[matrix], learned_at)) for name, (matrix, measure) in SUMMARY.items()}
+    scores = {name: measure(matrices[matrix], learned_at) for name, (matrix, measure) in SUMMARY.items()}
+    for name, (_, measure) in SUMMARY.items():
+        if not stepwise and measure in OF_OWN_STEP:
+            scores[name] = np.full_like(scores[name], np.nan)
+    return {name: _statistics(values) for name, values in scores.items()}

@@ -166,6 +166,16 @@ def test_a_stream_without_accuracy_tasks_becomes_null_in_json() -> None:
     assert summary["r10"]["mean"] is not None
 
 
+def test_steps_trained_at_once_have_levels_but_no_transfer_between_them() -> None:
+    matrices = summary_matrices(2)
+    summary, stepwise = (transfer.summarize(matrices, LEARNED_AT, stepwise=flag) for flag in (False, True))
+    absent = {name for name, entry in summary.items() if entry == {"mean": None, "std": None, "seeds": [None, None]}}
+    kinds = ("bwt", "forgetting", "forward", "learned")
+    assert absent == {name for name in transfer.SUMMARY if name.startswith(kinds)}
+    assert len(absent) == 8
+    assert all(summary[name] == stepwise[name] for name in set(summary) - absent)
+
+
 def test_a_failed_seed_shows_in_the_mean_and_stays_visible() -> None:
     matrices = summary_matrices(2)
     matrices["r10"][1, 3, 0] = np.nan

@@ -53,17 +53,20 @@ def make_run(tmp_path: Path) -> MakeRun:
         synthetic: bool = False,
         folder: str | None = None,
         tasks: list[dict[str, object]] = TASKS,
+        noise: int = 0,
+        order_seed: int | None = None,
+        stepwise: bool = True,
     ) -> Path:
         workdir = tmp_path / (folder or name)
         (workdir / "matrices").mkdir(parents=True)
-        values = matrices(seeds, forgets)
+        values = matrices(seeds, forgets, noise)
         for matrix, value in values.items():
             np.save(workdir / f"{matrix}_matrix.npy", value)
         np.save(workdir / "matrices" / "map.npy", values["r10"] / 2)
-        summary = summarize(values, np.array([task["step"] for task in TASKS]))
+        summary = summarize(values, np.array([task["step"] for task in TASKS]), stepwise)
         summary |= {"method": name, "synthetic": synthetic}
         for file, content in {
-            "config": {"method": name, "seeds": seeds, "encoder": "pocketbind", "stream": {"steps": []}},
+            "config": {"method": name, "seeds": seeds, "encoder": "pocketbind", "stream": {"order_seed": order_seed}},
             "summary": summary,
             "tasks": {"steps": STEPS, "tasks": tasks},
         }.items():
