@@ -37,7 +37,7 @@ class Constants:
     foreign: float = 0.3
     noise: float = 0.01
     fidelity: float = 0.6
-    class_share: float = 0.5
+    class_share: float = 0.7
     angle: float = 0.5
     decay: float = 1.5
     shortest: float = 0.7
