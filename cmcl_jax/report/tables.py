@@ -61,11 +61,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A finished table: percentages with one decimal, mean ± standard deviation over seeds."""
+    """A finished table: percentages with one decimal, mean ± standard deviation over seeds.
+
+    Attributes:
+        corner: heading of the labels in Markdown, which has no title: says when the data are synthetic.
+    """
 
     title: str
     headings: tuple[str, ...]
     rows: tuple[Row, ...]
+    corner: str = "method"
 
     def rich(self) -> RichTable:
         """For `rich.print`."""
@@ -83,7 +88,7 @@ class Table:
     def markdown(self) -> str:
         """A Markdown table, without the title."""
         lines = [
-            ["method", *self.headings],
+            [self.corner, *self.headings],
             ["---", *("---:" for _ in self.headings)],
             *([row.label.replace("|", "\\|"), *_emphasised(row, "**", "**")] for row in self.rows),
         ]
@@ -100,12 +105,11 @@ def make_table(
     start compete like the others.
 
     Args:
-        summaries: labels and contents of summary.json; "synthetic" is added to the title if any run is.
+        summaries: labels and contents of summary.json; if any run is synthetic, title and corner say so.
         columns: `RESULTS` or `TRANSFER`.
         title: of the table.
     """
-    if any(summary["synthetic"] for _, summary in summaries):
-        title += " (synthetic data)"
+    note = " (synthetic data)" if any(summary["synthetic"] for _, summary in summaries) else ""
     starts = [
         (label, [summary[column.zero_shot] if column.zero_shot else None for column in columns])
         for label, summary in summaries
@@ -119,7 +123,7 @@ def make_table(
     rows = tuple(
         Row(label, _texts(values, columns), chosen) for (label, values), chosen in zip(entries, best, strict=True)
     )
-    return Table(title, tuple(column.heading for column in columns), rows)
+    return Table(title + note, tuple(column.heading for column in columns), rows, "method" + note)
 
 
 def _shown(entry: Mapping[str, Any] | None) -> float | None:
