@@ -1,6 +1,8 @@
 """The paper's 11 steps with its hyperparameters: `--config=configs/paper.py:imagebind`.
 
-The variants are imagebind, languagebind and unibind. Settings follow arXiv 2503.14963 and its public reference.
+The variants are imagebind, languagebind and unibind. Settings follow arXiv 2503.14963 and its public reference. A
+fourth, synthetic, has the settings of imagebind for made-up features with the norms of ImageBind's
+(`python -m feature_cache.synthetic`).
 """
 
 from ml_collections import ConfigDict
@@ -22,12 +24,12 @@ STEPS = (
     ("tvl", ("vision", "text"), (RECALL,)),
     ("llvip", ("vision", "thermal"), (RECALL,)),
 )
-LEARNING_RATES = {"imagebind": 1e-4, "languagebind": 1e-3, "unibind": 1e-4}
-THRESHOLDS = {"imagebind": 0.01, "languagebind": 1e-4, "unibind": 0.01}
+LEARNING_RATES = {"imagebind": 1e-4, "languagebind": 1e-3, "unibind": 1e-4, "synthetic": 1e-4}
+THRESHOLDS = {"imagebind": 0.01, "languagebind": 1e-4, "unibind": 0.01, "synthetic": 0.01}
 
 
 def get_config(encoder: str = "imagebind") -> ConfigDict:
-    """The published setting for one of the three encoders; DNS in its released mode."""
+    """The published setting for one of the encoders; DNS in its released mode."""
     check_name(LEARNING_RATES, "variant of configs/paper.py", encoder)
     config = default_config()
     config.encoder = encoder

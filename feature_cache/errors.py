@@ -28,11 +28,14 @@ def extract_command(folder: Path) -> str:
 
     >>> extract_command(Path("caches/pocketbind/emoji"))
     'python extract_features.py --encoder=pocketbind --dataset=emoji --cache_dir=caches'
+    >>> extract_command(Path("caches/synthetic/esc50"))
+    'python -m feature_cache.synthetic --dataset=esc50 --cache_dir=caches'
     """
     if len(folder.parts) < 2:
         folder = folder.absolute()
-    flags = [f"--encoder={folder.parent.name}", f"--dataset={folder.name}", f"--cache_dir={folder.parent.parent}"]
-    return shlex.join(["python", "extract_features.py", *flags])
+    made = ["extract_features.py", f"--encoder={folder.parent.name}"]
+    made = ["-m", "feature_cache.synthetic"] if folder.parent.name == "synthetic" else made
+    return shlex.join(["python", *made, f"--dataset={folder.name}", f"--cache_dir={folder.parent.parent}"])
 
 
 class DamagedCacheError(CacheError):

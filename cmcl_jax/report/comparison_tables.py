@@ -33,8 +33,8 @@ def differences_table(comparison: Comparison, columns: Sequence[Column] = RESULT
         for column in columns
         if (found := difference(comparison, method, column)) is not None
     ]
-    title = f"Paired difference to {comparison.baseline}" + " (synthetic data)" * comparison.synthetic
-    return Table(title, HEADINGS, tuple(rows))
+    note = " (synthetic data)" * comparison.synthetic
+    return Table(f"Paired difference to {comparison.baseline}{note}", HEADINGS, tuple(rows), f"method{note}")
 
 
 def difference(comparison: Comparison, method: str, column: Column) -> Paired | None:

@@ -83,6 +83,7 @@ def accuracy_and_recall(runs: Mapping[str, Run]) -> Figure:
             axes.set_ylabel(f"{title}, %")
             axes.set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor")
         legend(figure, axes)
+        _name_synthetic(figure, runs)
     return figure
 
 
@@ -109,6 +110,7 @@ def tasks(runs: Mapping[str, Run]) -> Figure:
             axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
         figure.supxlabel("after step (0: zero-shot)", fontsize=11)
         legend(figure, grid[0, 0])
+        _name_synthetic(figure, runs)
     return figure
 
 
@@ -185,3 +187,8 @@ def legend(figure: Figure, axes: Axes, edge: str = "upper") -> None:
     handles, names = axes.get_legend_handles_labels()
     settings: dict[str, Any] = {"loc": f"outside {edge} center", "ncols": min(len(names), 6)}
     figure.legend(handles, names, handlelength=2.4, columnspacing=1.8, **settings)
+
+
+def _name_synthetic(figure: Figure, runs: Mapping[str, Run]) -> None:
+    if any(run.synthetic for run in runs.values()):
+        figure.suptitle("Synthetic data", fontsize=12)

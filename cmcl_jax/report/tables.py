@@ -64,11 +64,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A finished table: percentages with one decimal, mean ± standard deviation over seeds or half an interval."""
+    """A finished table: percentages with one decimal, mean ± standard deviation over seeds or half an interval.
+
+    Attributes:
+        corner: heading of the labels in Markdown, which has no title: says when the data are synthetic.
+    """
 
     title: str
     headings: tuple[str, ...]
     rows: tuple[Row, ...]
+    corner: str = "method"
 
     def rich(self) -> RichTable:
         """For `rich.print`."""
@@ -86,7 +91,7 @@ class Table:
     def markdown(self) -> str:
         """A Markdown table, without the title."""
         lines = [
-            ["method", *self.headings],
+            [self.corner, *self.headings],
             ["---", *("---:" for _ in self.headings)],
             *([row.label.replace("|", "\\|"), *_emphasised(row, "**", "**")] for row in self.rows),
         ]
@@ -103,12 +108,11 @@ def make_table(
     start compete like the others.
 
     Args:
-        summaries: labels and contents of summary.json; "synthetic" is added to the title if any run is.
+        summaries: labels and contents of summary.json; if any run is synthetic, title and corner say so.
         columns: `RESULTS` or `TRANSFER`.
         title: of the table.
     """
-    if any(summary["synthetic"] for _, summary in summaries):
-        title += " (synthetic data)"
+    note = " (synthetic data)" if any(summary["synthetic"] for _, summary in summaries) else ""
     random = [(label, [summary.get(f"chance_{column.key}") for column in columns]) for label, summary in summaries]
     random = [(label, levels) for label, levels in random if any(levels)]
     starts = [
@@ -122,7 +126,7 @@ def make_table(
     rows = tuple(
         Row(label, _texts(values, columns), chosen) for (label, values), chosen in zip(entries, best, strict=True)
     )
-    return Table(title, tuple(column.heading for column in columns), rows)
+    return Table(title + note, tuple(column.heading for column in columns), rows, "method" + note)
 
 
 def _shared(name: str, rows: Sequence[Entries], columns: Sequence[Column]) -> list[Entries]:

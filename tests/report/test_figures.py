@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from cmcl_jax.report import Run, load_run
@@ -99,6 +100,13 @@ def test_noise_is_not_blown_up_to_the_height_of_the_panel(make_run: MakeRun) -> 
     flat = replace(run, matrices={**run.matrices, "r10": 50 + run.matrices["r10"] * 1e-4})
     low, high = accuracy_and_recall({"vanilla": flat}).axes[1].get_ylim()
     assert high - low >= 5
+
+
+@pytest.mark.parametrize("draw", [accuracy_and_recall, tasks])
+def test_a_figure_of_synthetic_data_says_so(make_run: MakeRun, draw: Callable[..., Figure]) -> None:
+    real, made_up = load_run(make_run()), load_run(make_run("dns", synthetic=True))
+    assert draw({"vanilla": real, "dns": made_up}).get_suptitle() == "Synthetic data"
+    assert draw({"vanilla": real}).get_suptitle() == ""
 
 
 @pytest.mark.parametrize("draw", [accuracy_and_recall, tasks])

@@ -29,9 +29,12 @@ def test_the_same_runs_give_the_same_bytes(make_run: MakeRun, tmp_path: Path) ->
     assert all((tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes() for name in FILES)
 
 
-def test_synthetic_runs_say_so_in_the_heading(make_run: MakeRun, tmp_path: Path) -> None:
-    write_report([make_run(synthetic=True)], tmp_path / "out")
-    assert "(synthetic data)" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8").splitlines()[0]
+def test_synthetic_runs_say_so_in_the_heading_and_in_every_table(make_run: MakeRun, tmp_path: Path) -> None:
+    report = write_report([make_run(synthetic=True)], tmp_path / "out")
+    heading, *lines = (tmp_path / "out" / "report.md").read_text(encoding="utf-8").splitlines()
+    assert "(synthetic data)" in heading and "(synthetic data)" in report.table.title
+    corners = [line.split("|")[1].strip() for line in lines if line.startswith("| method")]
+    assert corners == ["method (synthetic data)"] * 2
 
 
 def test_a_broken_run_leaves_no_half_report(make_run: MakeRun, tmp_path: Path) -> None:
