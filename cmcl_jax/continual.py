@@ -125,7 +125,7 @@ class _Run:
             chance_levels(
                 task.metrics,
                 np.asarray(features.groups),
-                None if features.class_features is None else len(features.class_features),
+                {name: len(label_set.class_features) for name, label_set in features.label_sets.items()},
                 self.config.evaluation.credit,
             )
             for task, features in zip(self.stream.steps, self.test, strict=True)

@@ -1,4 +1,4 @@
-"""The pocket suite: real media, real encoders, in minutes on a laptop. The caches of pocketbind are in the repository."""
+"""The pocket suite: real media, real encoders, in minutes on a laptop. Its features are in the repository."""
 
 from ml_collections import ConfigDict
 

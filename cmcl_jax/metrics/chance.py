@@ -19,7 +19,7 @@ from jaxtyping import Int
 
 from cmcl_jax.metrics.retrieval import CREDITS, GALLERY_SIZE, KS
 
-LEVELS = {"chance_acc": "accuracy", **{f"chance_r{k}": f"r{k}" for k in KS}}
+LEVELS = {"chance_acc": "accuracy", "chance_open_acc": "open_accuracy", **{f"chance_r{k}": f"r{k}" for k in KS}}
 """The names in summary.json, and the matrices whose chance level they are."""
 
 
@@ -62,19 +62,17 @@ def chance_recall(
 
 
 def chance_levels(
-    metrics: Sequence[str], groups: Int[np.ndarray, " n"], n_classes: int | None, credit: str
+    metrics: Sequence[str], groups: Int[np.ndarray, " n"], n_classes: Mapping[str, int], credit: str
 ) -> dict[str, float]:
     """The chance levels of one test task, by the names of the headline matrices.
 
     Args:
-        metrics: the task's, of "accuracy" and "recall".
+        metrics: the task's, of "accuracy", "open_accuracy" and "recall".
         groups: group ids of its items.
-        n_classes: number of its classes, None without any.
+        n_classes: number of classes that each of its metrics of classification counts.
         credit: what its headline recall counts.
     """
-    levels: dict[str, float] = {}
-    if "accuracy" in metrics and n_classes is not None:
-        levels["accuracy"] = chance_accuracy(n_classes)
+    levels = {name: chance_accuracy(count) for name, count in n_classes.items()}
     if "recall" in metrics:
         levels |= {f"r{k}": chance_recall(groups, k, credit) for k in KS}
     return levels

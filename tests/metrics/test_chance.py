@@ -63,10 +63,10 @@ def test_accuracy_of_collapsed_scores_is_at_chance() -> None:
 
 def test_a_task_has_the_levels_of_its_own_metrics() -> None:
     groups = np.array([0, 0, 1, 2])
-    both = chance_levels(("accuracy", "recall"), groups, 8, "any")
-    assert both == {"accuracy": 12.5, "r1": 37.5, "r5": 100.0, "r10": 100.0}
-    assert set(chance_levels(("recall",), groups, 8, "diagonal")) == {"r1", "r5", "r10"}
-    assert chance_levels(("recall",), groups, None, "diagonal")["r1"] == 25.0
+    both = chance_levels(("accuracy", "open_accuracy", "recall"), groups, {"accuracy": 8, "open_accuracy": 2}, "any")
+    assert both == {"accuracy": 12.5, "open_accuracy": 50.0, "r1": 37.5, "r5": 100.0, "r10": 100.0}
+    assert chance_levels(("accuracy",), groups, {"accuracy": 8}, "any") == {"accuracy": 12.5}
+    assert chance_levels(("recall",), groups, {}, "diagonal")["r1"] == 25.0
 
 
 def test_a_summary_averages_over_the_tasks_that_have_the_metric() -> None:
