@@ -19,6 +19,8 @@ GROUPS = {
 }
 """Unicode's groups and what people would call them. Without "Flags": two hundred countries are not a visual concept;
 and without "Symbols": a network for photographs sees the same street sign in all of them."""
+PEOPLE = list(GROUPS).index("People & Body")
+"""A group of families whose members differ in a detail only."""
 GROUP_CLASSES = tuple(ClassLabel(group, text) for group, text in GROUPS.items())
 SOURCE = MediaSource("unicode-emoji-json (npm)", "0.9.0", "MIT", archive_named("unicode-emoji-json").url)
 

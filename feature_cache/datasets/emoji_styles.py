@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from feature_cache.archives import archive_named, unpacked
 from feature_cache.datasets.base import Item
-from feature_cache.datasets.emoji_list import GROUP_CLASSES, GROUPS, SOURCE, Emoji, drawings, read_emoji
+from feature_cache.datasets.emoji_list import GROUP_CLASSES, PEOPLE, SOURCE, Emoji, drawings, read_emoji
 from feature_cache.datasets.pictures import open_on_white
 from feature_cache.datasets.splits import by_id, caption_key, members, split_of
 from feature_cache.errors import MediaError
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 SIDE = 256
 """Pixels of a rendered vector drawing's side."""
-LEFT_OUT = "People & Body"
-"""A group of families that differ in a detail only."""
 
 
 class EmojiStyles:
@@ -79,11 +77,10 @@ class EmojiStyles:
 
 def _one_of_each_kind(emoji: Sequence[Emoji]) -> list[Emoji]:
     """The first emoji of every caption key that is in training."""
-    left_out = list(GROUPS).index(LEFT_OUT)
     first: dict[str, Emoji] = {}
     for e in emoji:
         first.setdefault(caption_key(e.name), e)
-    return [e for key, e in first.items() if key and e.group != left_out and split_of(key) == "train"]
+    return [e for key, e in first.items() if key and e.group != PEOPLE and split_of(key) == "train"]
 
 
 def _item(style: str, file: Path, emoji: Emoji, label: int) -> Item:

@@ -17,7 +17,8 @@ def items(tiny_media: Path) -> dict[str, Item]:
 
 
 def test_every_name_is_spoken_whether_or_not_it_is_drawn(items: dict[str, Item]) -> None:
-    assert set(items) == {name for name, group in EMOJI.values() if group not in ("Flags", "Symbols")}
+    left_out = ("People & Body", "Flags", "Symbols")
+    assert set(items) == {name for name, group in EMOJI.values() if group not in left_out}
 
 
 def test_voices_take_turns(items: dict[str, Item]) -> None:
@@ -37,4 +38,6 @@ def test_a_name_of_the_same_thing_is_in_the_same_split_as_its_picture(tiny_media
 
     pictures, spoken = EmojiPictures(tiny_media), Spoken(tiny_media)
     for split in SPLITS:
-        assert {item.id for item in pictures.items(split)} <= {item.id for item in spoken.items(split)}
+        drawn = {item.id for item in pictures.items(split)}
+        elsewhere = {item.id for other in SPLITS if other != split for item in spoken.items(other)}
+        assert drawn.isdisjoint(elsewhere)

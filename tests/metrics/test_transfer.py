@@ -172,7 +172,7 @@ def test_steps_trained_at_once_have_levels_but_no_transfer_between_them() -> Non
     absent = {name for name, entry in summary.items() if entry == {"mean": None, "std": None, "seeds": [None, None]}}
     kinds = ("bwt", "forgetting", "forward", "learned")
     assert absent == {name for name in transfer.SUMMARY if name.startswith(kinds)}
-    assert len(absent) == 8
+    assert len(absent) == 9
     assert all(summary[name] == stepwise[name] for name in set(summary) - absent)
 
 
