@@ -82,8 +82,7 @@ def accuracy_and_recall(runs: Mapping[str, Run]) -> Figure:
             axes.set_title(f"{title}, mean over {_tasks_with(first, matrix)} test tasks")
             axes.set_ylabel(f"{title}, %")
             axes.set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor")
-        _legend(figure, axes)
-        _name_synthetic(figure, runs)
+        _legend(figure, axes, runs)
     return figure
 
 
@@ -109,8 +108,7 @@ def tasks(runs: Mapping[str, Run]) -> Figure:
             axes.set_ylabel(f"{title}, %" if axes in grid[:, 0] else "")
             axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
         figure.supxlabel("after step (0: zero-shot)", fontsize=11)
-        _legend(figure, grid[0, 0])
-        _name_synthetic(figure, runs)
+        _legend(figure, grid[0, 0], runs)
     return figure
 
 
@@ -169,12 +167,8 @@ def _mark_training(axes: Axes, task: Task) -> None:
     axes.set_xlim(left, right)
 
 
-def _legend(figure: Figure, axes: Axes) -> None:
+def _legend(figure: Figure, axes: Axes, runs: Mapping[str, Run]) -> None:
     handles, names = axes.get_legend_handles_labels()
+    title = "Synthetic data" if any(run.synthetic for run in runs.values()) else None
     settings: dict[str, Any] = {"ncols": min(len(names), 6), "handlelength": 2.4, "columnspacing": 1.8}
-    figure.legend(handles, names, loc="outside upper center", **settings)
-
-
-def _name_synthetic(figure: Figure, runs: Mapping[str, Run]) -> None:
-    if any(run.synthetic for run in runs.values()):
-        figure.suptitle("Synthetic data", fontsize=12)
+    figure.legend(handles, names, loc="outside upper center", title=title, **settings)
