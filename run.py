@@ -1,8 +1,8 @@
-"""Trains and reports, on the command line. `python run.py --help` shows examples; without arguments it is the demo."""
+"""Trains, reports, compares. `python run.py --help` shows examples; without arguments it is the demo."""
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ examples:
   python run.py train --config=configs/pocket.py --config.method=dns --workdir=runs/pocket_dns
   python run.py train --config=configs/paper.py:imagebind --workdir=runs/imagebind_dns
   python run.py report --workdir=runs/pocket_dns
+  python run.py compare --config=configs/pocket.py --methods=vanilla,dns,joint --orders=5 --workdir=runs/compare
 
 Any field of a config can be set: --config.training.epochs=2. Fields and defaults are in configs/defaults.py. A run that
 was stopped goes on when the same command is given again. Exit code: 0 = done, 1 = it failed, 2 = the command makes no
@@ -59,6 +60,30 @@ def train(flags: argparse.Namespace) -> None:
 def report(flags: argparse.Namespace) -> None:
     """Reports finished runs."""
     _report(flags.workdir, flags.workdir[0] if flags.out is None else flags.out)
+
+
+def compare(flags: argparse.Namespace) -> None:
+    """Trains methods over orders of the steps and compares them."""
+    from rich.console import Console
+
+    from cmcl_jax.compare import check_methods, train_all
+    from cmcl_jax.config import load_config
+    from cmcl_jax.progress import RunsProgress
+    from cmcl_jax.report.comparison_report import write_comparison
+
+    for field in ("method", "stream.order_seed"):
+        if any(override.startswith(f"{field}=") for override in flags.overrides):
+            raise UserError(f"A comparison sets config.{field} itself; use --methods and --orders.")
+    methods = flags.methods.split(",")
+    check_methods(methods)
+    config = load_config(flags.config, flags.overrides)
+    with RunsProgress(Console(stderr=True), runs=len(methods) * flags.orders) as progress:
+        workdirs = train_all(config, methods, flags.orders, flags.workdir, progress)
+    report = write_comparison(workdirs, flags.workdir)
+    console = Console()
+    for table in report.tables:
+        console.print(table.rich())
+    console.print("Written: " + ", ".join(str(file) for file in report.files), highlight=False, soft_wrap=True)
 
 
 def _train(config: str, overrides: Sequence[str], workdir: Path) -> None:
@@ -112,17 +137,33 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="run.py", description="Continual multimodal contrastive learning on cached features.", **layout
     )
-    commands = parser.add_subparsers(title="commands", metavar="{demo,train,report}", required=True)
-    for command, config, workdir in ((demo, "configs/pocket.py", Path("runs/demo")), (train, None, None)):
+    commands = parser.add_subparsers(title="commands", metavar="{demo,train,report,compare}", required=True)
+
+    def add_training(
+        command: Callable[[argparse.Namespace], None], config: str | None = None, workdir: Path | None = None
+    ) -> argparse.ArgumentParser:
         sub = commands.add_parser(command.__name__, help=command.__doc__, description=command.__doc__, **layout)
         sub.add_argument("--config", default=config, help=f"config file, maybe with :variant{_default(config)}")
         sub.add_argument("--workdir", type=Path, default=workdir, help=f"where results go{_default(workdir)}")
         sub.set_defaults(command=command)
+        return sub
+
+    add_training(demo, "configs/pocket.py", Path("runs/demo"))
+    add_training(train)
     sub = commands.add_parser("report", help=report.__doc__, description=report.__doc__, **layout)
     sub.add_argument("--workdir", type=Path, nargs="+", help="folders of the runs to compare")
     sub.add_argument("--out", type=Path, help="where report.md and figures go (default: the first workdir)")
     sub.set_defaults(command=report)
+    sub = add_training(compare)
+    sub.add_argument("--methods", default="vanilla,dns,joint", help="what to compare (default: vanilla,dns,joint)")
+    sub.add_argument("--orders", type=_at_least_one, default=5, help="in how many orders of the steps (default: 5)")
     return parser
+
+
+def _at_least_one(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
 
 
 def _default(value: object) -> str:

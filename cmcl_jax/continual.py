@@ -16,13 +16,13 @@ from cmcl_jax.checkpoint import Checkpoints
 from cmcl_jax.config import check_config
 from cmcl_jax.evaluate import evaluate_task
 from cmcl_jax.heads import Heads, init_heads
-from cmcl_jax.methods import Method, method_from_config
-from cmcl_jax.methods.base import active_pair
+from cmcl_jax.methods import method_from_config
+from cmcl_jax.methods.base import Learner
+from cmcl_jax.metrics.chance import chance_levels
 from cmcl_jax.metrics.transfer import HEADLINES
 from cmcl_jax.open_stream import open_stream
 from cmcl_jax.progress import Progress
 from cmcl_jax.stream import Step, Stream
-from cmcl_jax.train import init_memory, learn
 from cmcl_jax.workdir import Workdir
 from feature_cache.errors import UserError
 
@@ -68,10 +68,11 @@ class _Run:
     def __init__(self, config: ConfigDict, folder: Workdir, progress: Progress) -> None:
         self.config, self.folder, self.progress = config, folder, progress
         self.dtype = jnp.dtype(config.dtype)
-        self.method: Method = method_from_config(config)
+        method = method_from_config(config)
         self.stream: Stream = open_stream(
-            config.stream.steps, config.cache_dir, config.encoder, config.stream.row_limit
+            config.stream.steps, config.cache_dir, config.encoder, config.stream.row_limit, config.stream.order_seed
         )
+        self.learner: Learner = method.learner(self.stream, self.dtype)
         seeds = range(config.first_seed, config.first_seed + config.seeds)
         self.keys: PRNGKeyArray = jax.vmap(jax.random.key)(jnp.asarray(seeds))
         self.test = [self.stream.test_features(s, config.evaluation.split, self.dtype) for s in self.stream.steps]
@@ -93,30 +94,23 @@ class _Run:
                 log.write(**event, **_row(state["matrices"], step.number))
                 checkpoints.save(step.number, state)
                 self.progress.step_done(step, losses)
-        return self.folder.write_results(state["matrices"], self.stream, self.config)
+        return self.folder.write_results(
+            state["matrices"], self.stream, self.config, self._chance(), self.learner.stepwise
+        )
 
     def _start(self) -> dict[str, Any]:
         """The state before the first step, measured zero-shot."""
         keys = jax.vmap(lambda key: jax.random.fold_in(key, 0))(self.keys)  # the steps fold in 1, 2, …
         heads = jax.vmap(lambda key: init_heads(key, self.stream.widths, dtype=self.dtype))(keys)
-        memory = init_memory(self.method, heads, self.stream.pairs)
-        return {"heads": heads, "memory": memory, "matrices": self._measure(heads, {}, 0)}
+        return {"heads": heads, "memory": self.learner.start(heads), "matrices": self._measure(heads, {}, 0)}
 
     def _learn(self, state: dict[str, Any], step: Step) -> tuple[dict[str, Any], Float[np.ndarray, "seeds epochs"]]:
-        remembered = self.method.remembered_modalities(step, self.stream)
-        heads, memory, on_device = learn(
-            self.method,
-            state["heads"],
-            state["memory"],
-            step,
-            self.stream.training_features(step, step.pair, self.dtype),
-            keys=jax.vmap(lambda key: jax.random.fold_in(key, step.number))(self.keys),
-            remembered=self.stream.training_features(step, remembered, self.dtype) if remembered != step.pair else None,
-            on_epoch=self.progress.on_epoch(step),
+        heads, memory, on_device = self.learner.learn(
+            state["heads"], state["memory"], step, self.keys, self.progress.on_epoch(step)
         )
         losses = np.asarray(on_device)
         jax.effects_barrier()  # no epoch is reported after its step
-        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((losses, active_pair(heads, step)))):
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((losses, heads))):
             raise DivergedError(
                 f"Training diverged in step {step.name}: its losses are {losses.mean(axis=0)}. Lower "
                 f"config.training.learning_rate (now {self.config.training.learning_rate}) or raise "
@@ -124,6 +118,18 @@ class _Run:
             )
         matrices = self._measure(heads, state["matrices"], step.number)
         return {"heads": heads, "memory": memory, "matrices": matrices}, losses
+
+    def _chance(self) -> list[dict[str, float]]:
+        """What random scores would reach on every test task."""
+        return [
+            chance_levels(
+                task.metrics,
+                np.asarray(features.groups),
+                {name: len(label_set.class_features) for name, label_set in features.label_sets.items()},
+                self.config.evaluation.credit,
+            )
+            for task, features in zip(self.stream.steps, self.test, strict=True)
+        ]
 
     def _measure(self, heads: Heads, matrices: Matrices, time_index: int) -> Matrices:
         """The matrices with row `time_index` filled in: every test task, whatever was trained so far."""

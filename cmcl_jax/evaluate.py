@@ -46,9 +46,10 @@ def _evaluate(
         z = {"a": apply_head(pair[0], features.a), "b": apply_head(pair[1], features.b)}
         measured: dict[str, Array] = {}
         for name in names:
-            if name == "accuracy" and features.class_features is not None:
-                classes = apply_head(pair["ab".index(text_side)], features.class_features)
-                scores, targets = _scores(z["b" if text_side == "a" else "a"], classes), features.labels
+            if name in features.label_sets:
+                label_set = features.label_sets[name]
+                classes = apply_head(pair["ab".index(text_side)], label_set.class_features)
+                scores, targets = _scores(z["b" if text_side == "a" else "a"], classes), label_set.labels
             else:
                 scores, targets = _scores(z["a"], z["b"]), features.groups
             measured |= resolve(metrics.REGISTRY, "metric", name)(scores, targets, key=key, credit=credit)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cmcl_jax import metrics
-from cmcl_jax.stream import Step, Stream, StreamError
+from cmcl_jax.stream import LABEL_SETS, Step, Stream, StreamError
 from feature_cache import FeatureCache, open_cache
 from feature_cache.errors import extract_command
 from feature_cache.manifest import MODALITY_ORDER
@@ -21,6 +25,7 @@ def open_stream(
     cache_dir: str | Path,
     encoder: str,
     row_limit: int | None = None,
+    order_seed: int | None = None,
 ) -> Stream:
     """Opens the caches of a stream and checks that every step can be trained and tested on them.
 
@@ -29,16 +34,18 @@ def open_stream(
         cache_dir: folder of all caches, `<cache_dir>/<encoder>/<dataset>`.
         encoder: whose features to use.
         row_limit: see `Stream`.
+        order_seed: draws the order in which the steps are trained, see `ordered`; None: as they are listed.
 
     Raises:
         CacheError: if a cache is absent or damaged.
         StreamError: if encoder or dataset have no cache there (naming the nearest that have), a step names what its
-          dataset does not have, or widths of a modality differ between datasets.
+          dataset does not have, widths of a modality differ between datasets, or the order seed is not one.
     """
     for number, step in enumerate(steps, start=1):
         _check_form(number, step)
     if not steps:
         raise StreamError(f"config.stream.steps is empty: a stream needs at least one step. {FORM}")
+    steps = ordered(steps, order_seed)
     datasets = dict.fromkeys(step[0] for step in steps)
     caches = {dataset: _open(Path(cache_dir), encoder, dataset) for dataset in datasets}
     stream = Stream(
@@ -48,6 +55,51 @@ def open_stream(
     )
     _check_widths(stream)
     return stream
+
+
+def ordered(steps: Sequence[Any], order_seed: int | None) -> list[Any]:
+    """The steps in the order of `numpy.random.default_rng(order_seed).permutation`; as they are for None.
+
+    The order depends on the seed and on the number of steps alone, so that all methods meet the same orders. Seed 0 is
+    an order like any other, not the listed one.
+
+    Raises:
+        StreamError: if the seed is not an integer of at least 0.
+
+    >>> ordered(["emoji", "furniture", "instruments"], 0)
+    ['instruments', 'emoji', 'furniture']
+    """
+    if order_seed is None:
+        return list(steps)
+    if isinstance(order_seed, bool) or not isinstance(order_seed, int) or order_seed < 0:
+        raise StreamError(
+            f"config.stream.order_seed must be None, for the listed order, or an integer of at least 0, but it is "
+            f"{order_seed!r}."
+        )
+    return [steps[place] for place in np.random.default_rng(order_seed).permutation(len(steps))]
+
+
+def distinct_orders(n_steps: int, count: int) -> list[int]:
+    """The first `count` order seeds, from 0, whose orders of so many steps differ from each other.
+
+    Short streams have few orders, and seeds soon draw one again: of five steps, seeds 0 and 2 draw the same.
+
+    Raises:
+        StreamError: if there are not that many orders.
+
+    >>> distinct_orders(5, 3)
+    [0, 1, 3]
+    """
+    if count > math.factorial(n_steps):
+        raise StreamError(
+            f"A stream of {n_steps} steps has only {math.factorial(n_steps)} orders, but {count} are asked for."
+        )
+    drawn: dict[tuple[int, ...], int] = {}
+    seeds = itertools.count()
+    while len(drawn) < count:
+        seed = next(seeds)
+        drawn.setdefault(tuple(ordered(range(n_steps), seed)), seed)
+    return list(drawn.values())
 
 
 def _check_form(number: int, step: Any) -> None:
@@ -84,11 +136,13 @@ def _checked_step(number: int, dataset: str, pair: Sequence[str], names: Sequenc
         raise StreamError(f"The train split of {cache.path} is empty: {where} cannot be trained on it.")
     if len(set(pair)) != 2:
         raise StreamError(f"The pair of {where} must be two different modalities, but it is {tuple(pair)}.")
-    if "accuracy" in names and (cache.class_features is None or "text" not in pair):
-        raise StreamError(
-            f"The metric 'accuracy' of {where} needs text in the pair and a cache with classes; the pair is "
-            f"{tuple(pair)} and the cache has {len(cache.class_names)} classes. Use ('recall',) for this step."
-        )
+    for metric, kind in LABEL_SETS.items():
+        if metric in names and (kind not in cache.manifest.label_sets or "text" not in pair):
+            count = len(getattr(cache.manifest, kind))
+            raise StreamError(
+                f"The metric '{metric}' of {where} needs text in the pair and a cache with {kind.replace('_', ' ')}; "
+                f"the pair is {tuple(pair)} and the cache has {count} of them. Use ('recall',) for this step."
+            )
     a, b = sorted(pair, key=MODALITY_ORDER.index)
     return Step(number, dataset, (a, b), tuple(names))
 

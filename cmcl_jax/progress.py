@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -35,7 +35,7 @@ class Progress:
         """One that shows nothing."""
         return cls(Console(quiet=True))
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -74,3 +74,54 @@ class Progress:
         mean = losses.mean(axis=0)
         self._bar.update(self._task, completed=step.number * self._epochs)
         self._console.print(f"{self._method} · {step.name}: loss {mean[0]:.3f} → {mean[-1]:.3f}")
+
+
+class RunsProgress(Progress):
+    """Shows many runs of streams of equal length: which one, its step, the time left for all of them.
+
+    Between `run_starts` and `run_ends` it is the progress of that run. One line is printed per run.
+    """
+
+    def __init__(self, console: Console, runs: int) -> None:
+        super().__init__(console)
+        self._runs, self._number, self._per_run, self._trained = runs, 0, 0, False
+        self._bar.speed_estimate_period = 24 * 3600  # steps and methods are unequal: the time left is from all so far
+
+    def run_starts(self, label: str, config: ConfigDict) -> None:
+        """The next run begins; it may turn out to be finished."""
+        self._number += 1
+        self._label = f"run {self._number} of {self._runs} · {label}"
+        self._steps, self._epochs = len(config.stream.steps), config.training.epochs
+        self._per_run, self._trained = self._steps * self._epochs, False
+        if self._number == 1:
+            self._task = self._bar.add_task(self._label, total=self._runs * self._per_run, loss="–")
+            self._bar.start()
+
+    def start(self, config: ConfigDict, steps_done: int) -> None:
+        del config
+        self._trained = True
+        self._leave_out(steps_done * self._epochs)
+
+    def on_epoch(self, step: Step) -> Callable[[Any, Any], None] | None:
+        if self._console.quiet:
+            return None
+        self._bar.update(self._task, description=f"{self._label} · step {step.number} of {self._steps}")
+        return self._advance
+
+    def _advance(self, epoch: Any, loss: Any) -> None:
+        del epoch
+        self._bar.update(self._task, advance=1, loss=f"{float(loss):.3f}")
+
+    def step_done(self, step: Step, losses: np.ndarray) -> None:
+        del step, losses
+
+    def run_ends(self, result: str) -> None:
+        """Prints the run's line: what came out, or that it was there already."""
+        if not self._trained:
+            self._leave_out(self._per_run)
+        self._console.print(f"{self._label}: {result}{'' if self._trained else ' (was finished)'}")
+
+    def _leave_out(self, epochs: int) -> None:
+        """Epochs of an earlier command are not to be done, and say nothing about how fast this one is."""
+        [task] = self._bar.tasks
+        self._bar.update(self._task, total=(task.total or 0) - epochs)

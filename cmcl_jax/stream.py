@@ -27,7 +27,7 @@ class Step:
         number: 1-based place in the stream.
         dataset: whose cache it trains on.
         pair: modalities (A, B), in storage order.
-        metrics: what its test task measures, of "accuracy" and "recall".
+        metrics: what its test task measures, of "accuracy", "open_accuracy" and "recall".
     """
 
     number: int
@@ -65,6 +65,22 @@ class PairFeatures(NamedTuple):
         return jnp.arange(self.a.shape[0]) < self.rows
 
 
+LABEL_SETS = {"accuracy": "classes", "open_accuracy": "open_classes"}
+"""Metrics of classification, and the classes of a cache's manifest that each of them counts."""
+
+
+class LabelSet(NamedTuple):
+    """What the test rows of a task can be classified as.
+
+    Attributes:
+        labels: class of each row, −1 for none.
+        class_features: embeddings of the class texts.
+    """
+
+    labels: Int[Array, " n"]
+    class_features: Float[Array, "c d_text"]
+
+
 class TaskFeatures(NamedTuple):
     """Test rows of a task.
 
@@ -72,15 +88,13 @@ class TaskFeatures(NamedTuple):
         a, b: features of both modalities, row-aligned.
         groups: rows with equal numbers are correct answers for each other: equal captions where text is in the pair;
           elsewhere, and without a caption, the row alone.
-        labels: class of each row, −1 for none.
-        class_features: embeddings of the class texts, or None without classes.
+        label_sets: by the name of the metric that measures it; see `LABEL_SETS`.
     """
 
     a: Float[Array, "n d_a"]
     b: Float[Array, "n d_b"]
     groups: Int[Array, " n"]
-    labels: Int[Array, " n"]
-    class_features: Float[Array, "c d_text"] | None
+    label_sets: dict[str, LabelSet]
 
 
 @dataclass(frozen=True)
@@ -151,11 +165,17 @@ class Stream:
         a, b = (np.asarray(cache.features(split, modality), dtype) for modality in step.pair)
         captions = cache.captions(split) if "text" in step.pair else [""] * len(a)
         groups = np.unique([caption or f"\0{i}" for i, caption in enumerate(captions)], return_inverse=True)[1]
-        classes = cache.class_features
+        label_sets = {
+            "accuracy": (cache.labels(split), cache.class_features),
+            "open_accuracy": (cache.open_labels(split), cache.open_class_features),
+        }
         return TaskFeatures(
             a=jnp.asarray(a),
             b=jnp.asarray(b),
             groups=jnp.asarray(groups, jnp.int32),
-            labels=jnp.asarray(cache.labels(split), jnp.int32),
-            class_features=None if classes is None else jnp.asarray(np.asarray(classes, dtype)),
+            label_sets={
+                metric: LabelSet(jnp.asarray(labels, jnp.int32), jnp.asarray(np.asarray(texts, dtype)))
+                for metric, (labels, texts) in label_sets.items()
+                if metric in step.metrics and texts is not None
+            },
         )

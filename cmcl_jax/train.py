@@ -3,32 +3,52 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from cmcl_jax.heads import Heads
-from cmcl_jax.methods.base import Batch, Method, active_pair, with_pair
-from cmcl_jax.stream import PairFeatures, Step
+from cmcl_jax.methods.base import Batch, Learned, Method, OnEpoch, active_pair, with_pair
+from cmcl_jax.stream import PairFeatures, Step, Stream
 
-OnEpoch = Callable[[Any, Any], None]
+Carry = tuple[Heads, PyTree, Float[Array, ""]]  # the pair, the method's state, the sum of the losses
 
 
-class Learned(NamedTuple):
-    """What a step leaves behind.
+@dataclass(frozen=True)
+class StepByStep:
+    """The `Learner` of continual learning: each step sees its own data and what the method remembers."""
 
-    Attributes:
-        heads: all heads, with a leading seed axis; those outside the step's pair are the ones that went in.
-        memory: what the method carries on, with a leading seed axis if `method.memory_per_seed`.
-        losses: `(seeds, epochs)`, mean over the epoch's batches.
-    """
+    method: Method
+    stream: Stream
+    dtype: Any
+    stepwise: ClassVar[bool] = True
 
-    heads: Heads
-    memory: PyTree
-    losses: Float[Array, "seeds epochs"]
+    def start(self, heads: Heads) -> PyTree:
+        return init_memory(self.method, heads, self.stream.pairs)
+
+    def learn(
+        self, heads: Heads, memory: PyTree, step: Step, keys: PRNGKeyArray, on_epoch: OnEpoch | None = None
+    ) -> Learned:
+        remembered = self.method.remembered_modalities(step, self.stream)
+        return learn(
+            self.method,
+            heads,
+            memory,
+            step,
+            self.stream.training_features(step, step.pair, self.dtype),
+            keys=step_keys(keys, step),
+            remembered=self.stream.training_features(step, remembered, self.dtype) if remembered != step.pair else None,
+            on_epoch=on_epoch,
+        )
+
+
+def step_keys(keys: PRNGKeyArray, step: Step) -> PRNGKeyArray:
+    """A step's keys, one per seed, from the run's."""
+    return jax.vmap(lambda key: jax.random.fold_in(key, step.number))(keys)
 
 
 def init_memory(method: Method, heads: Heads, pairs: Sequence[tuple[str, str]]) -> PyTree:
@@ -116,20 +136,33 @@ def _train_epoch(
     method: Method, features: PairFeatures, carry: tuple[Heads, PyTree], key: PRNGKeyArray, number: Int[Array, ""]
 ) -> tuple[tuple[Heads, PyTree], Float[Array, ""]]:
     """One seed's pass over the step's rows, in an order of its own; the mean loss of its batches."""
-    size = min(method.training.batch_size, features.a.shape[0])
-    batches = -(-features.rows // size)
-    order = _shuffled(jax.random.fold_in(key, number), features, size)
-
-    def batch(i: Int[Array, ""], carry: tuple[Heads, PyTree, Array]) -> tuple[Heads, PyTree, Array]:
-        pair, state, total = carry
-        rows = jax.lax.dynamic_slice(order, (i * size,), (size,))
-        valid = i * size + jnp.arange(size) < features.rows
-        loss, gradients = method.gradient(state, pair, Batch(features.a[rows], features.b[rows], valid))
-        pair, state = method.update(state, gradients, pair)
-        return pair, state, total + loss
-
-    pair, state, total = jax.lax.fori_loop(0, batches, batch, (*carry, jnp.zeros((), features.a.dtype)))
+    batches = -(-features.rows // _batch_size(method, features))
+    order = epoch_order(method, features, key, number)
+    update = functools.partial(train_batch, method, features, order)
+    pair, state, total = jax.lax.fori_loop(0, batches, update, (*carry, jnp.zeros((), features.a.dtype)))
     return (pair, state), total / batches
+
+
+def train_batch(
+    method: Method, features: PairFeatures, order: Int[Array, " n"], i: Int[Array, ""], carry: Carry
+) -> Carry:
+    """One update of one seed, on batch `i` of an epoch's order of the rows."""
+    pair, state, total = carry
+    size = _batch_size(method, features)
+    rows = jax.lax.dynamic_slice(order, (i * size,), (size,))
+    valid = i * size + jnp.arange(size) < features.rows
+    loss, gradients = method.gradient(state, pair, Batch(features.a[rows], features.b[rows], valid))
+    pair, state = method.update(state, gradients, pair)
+    return pair, state, total + loss
+
+
+def epoch_order(method: Method, features: PairFeatures, key: PRNGKeyArray, number: Int[Array, ""]) -> Int[Array, " n"]:
+    """The order in which one seed's epoch visits the rows of a step; `key` is the seed's for this step."""
+    return _shuffled(jax.random.fold_in(key, number), features, _batch_size(method, features))
+
+
+def _batch_size(method: Method, features: PairFeatures) -> int:
+    return min(method.training.batch_size, features.a.shape[0])
 
 
 def _shuffled(key: PRNGKeyArray, features: PairFeatures, batch_size: int) -> Int[Array, " n"]:

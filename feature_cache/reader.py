@@ -63,10 +63,24 @@ class FeatureCache:
         """What labels count; () without classes."""
         return tuple(label.name for label in self.manifest.classes)
 
-    @cached_property
+    @property
     def class_features(self) -> Float[np.ndarray, "n_classes dim_text"] | None:
         """Embeddings of the class texts, memory-mapped; None without classes."""
-        return shards.map_tensors(self.path / CLASS_FILE)["text"] if self.manifest.class_file else None
+        return self._label_sets.get("classes")
+
+    @property
+    def open_class_names(self) -> tuple[str, ...]:
+        """What open labels count; () without open classes."""
+        return tuple(label.name for label in self.manifest.open_classes)
+
+    @property
+    def open_class_features(self) -> Float[np.ndarray, "n_open_classes dim_text"] | None:
+        """Embeddings of the open classes' texts, memory-mapped; None without open classes."""
+        return self._label_sets.get("open_classes")
+
+    @cached_property
+    def _label_sets(self) -> shards.Tensors:
+        return shards.map_tensors(self.path / CLASS_FILE) if self.manifest.class_file else {}
 
     def features(self, split: str, modality: str) -> Float[np.ndarray, "n dim"]:
         """The embeddings of one modality, in the manifest's dtype and as the encoder scaled them.
@@ -94,6 +108,10 @@ class FeatureCache:
         """The rows' indices into `class_names`; -1 = no class."""
         return np.asarray(self._table(split).labels, np.int32)
 
+    def open_labels(self, split: str) -> Int32[np.ndarray, " n"]:
+        """The rows' indices into `open_class_names`; -1 = no open class."""
+        return np.asarray(self._table(split).open_labels, np.int32)
+
     def verify(self) -> None:
         """Compares every file with the checksum that it had when it was written. Raises `CacheError`."""
         if Manifest.load(self.path) != self.manifest:
@@ -112,7 +130,8 @@ class FeatureCache:
     def _table(self, split: str) -> shards.Rows:
         if split not in self._tables:
             tables = [shards.read_table(self.path / shard.table_file)[0] for shard in self._shards(split)]
-            columns = ([value for t in tables for value in getattr(t, c)] for c in ("ids", "captions", "labels"))
+            names = ("ids", "captions", "labels", "open_labels")
+            columns = ([value for table in tables for value in getattr(table, name)] for name in names)
             self._tables[split] = shards.Rows(*columns)
         return self._tables[split]
 
@@ -125,7 +144,8 @@ def _check_headers(folder: Path, manifest: Manifest) -> None:
             shards.check_table(folder / shard.table_file, shard.rows)
     if manifest.class_file:
         dim = manifest.modalities["text"].dim if "text" in manifest.modalities else None
-        shards.check_tensors(folder / CLASS_FILE, {"text": (len(manifest.classes), dim)}, manifest.dtype)
+        texts = {name: (len(labels), dim) for name, labels in manifest.label_sets.items()}
+        shards.check_tensors(folder / CLASS_FILE, texts, manifest.dtype)
 
 
 def _no_cache(folder: Path) -> CacheError:

@@ -1,8 +1,9 @@
 """The two files of a shard as bytes and back: embeddings as safetensors; ids, labels and captions as Parquet."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,7 +16,12 @@ from jaxtyping import Float
 from feature_cache.errors import DamagedCacheError
 
 SCHEMA = pa.schema(
-    [pa.field("id", pa.string(), False), pa.field("label", pa.int32(), False), pa.field("caption", pa.string(), False)]
+    [
+        pa.field("id", pa.string(), False),
+        pa.field("label", pa.int32(), False),
+        pa.field("open_label", pa.int32(), False),
+        pa.field("caption", pa.string(), False),
+    ]
 )
 DTYPE_CODES = {"float16": "F16", "float32": "F32"}
 Tensors: TypeAlias = "dict[str, Float[np.ndarray, 'n dim']]"
@@ -23,26 +29,50 @@ Tensors: TypeAlias = "dict[str, Float[np.ndarray, 'n dim']]"
 
 @dataclass(frozen=True)
 class Rows:
-    """What is known of each row besides its features: id, caption, label (-1 = no class); aligned."""
+    """What is known of each row besides its features: id, caption, label, open label (-1 = no class); aligned."""
 
     ids: tuple[str, ...]
     captions: tuple[str, ...]
     labels: tuple[int, ...]
+    open_labels: tuple[int, ...]
 
-    def __init__(self, ids: Iterable[str], captions: Iterable[str], labels: Iterable[int]) -> None:
+    def __init__(
+        self,
+        ids: Iterable[str],
+        captions: Iterable[str],
+        labels: Iterable[int],
+        open_labels: Iterable[int] | None = None,
+    ) -> None:
+        """Without open labels, no row has one."""
         object.__setattr__(self, "ids", tuple(ids))
         object.__setattr__(self, "captions", tuple(captions))
         object.__setattr__(self, "labels", tuple(int(label) for label in labels))
-        if not len(self.ids) == len(self.captions) == len(self.labels):
-            counts = f"{len(self.ids)} ids, {len(self.captions)} captions and {len(self.labels)} labels"
-            raise ValueError(f"Rows should have as many captions and labels as ids, but has {counts}.")
+        opened = [-1] * len(self.ids) if open_labels is None else open_labels
+        object.__setattr__(self, "open_labels", tuple(int(label) for label in opened))
+        if not len(self.ids) == len(self.captions) == len(self.labels) == len(self.open_labels):
+            counts = (
+                f"{len(self.ids)} ids, {len(self.captions)} captions, {len(self.labels)} labels and "
+                f"{len(self.open_labels)} open labels"
+            )
+            raise ValueError(f"Rows should have as many captions, labels and open labels as ids, but has {counts}.")
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def to_arrow(self) -> pa.Table:
         """The same as an Arrow table of `SCHEMA`."""
-        return pa.table([list(self.ids), list(self.labels), list(self.captions)], schema=SCHEMA)
+        columns = (self.ids, self.labels, self.open_labels, self.captions)
+        return pa.table([list(column) for column in columns], schema=SCHEMA)
+
+    def without(self, ids: Collection[str]) -> "Rows":
+        """The rows that have none of these ids."""
+        keep = [item not in ids for item in self.ids]
+        return Rows(
+            compress(self.ids, keep),
+            compress(self.captions, keep),
+            compress(self.labels, keep),
+            compress(self.open_labels, keep),
+        )
 
 
 def table_bytes(rows: Rows, metadata: Mapping[str, Any]) -> bytes:
@@ -63,7 +93,7 @@ def read_table(path: Path) -> tuple[Rows, dict[str, Any]]:
         columns = {name: table[name].to_pylist() for name in SCHEMA.names}
     except (OSError, ValueError, pa.ArrowException) as error:
         raise DamagedCacheError(path, f"it should be a Parquet table, but {_reason(error)}") from None
-    return Rows(columns["id"], columns["caption"], columns["label"]), metadata
+    return Rows(columns["id"], columns["caption"], columns["label"], columns["open_label"]), metadata
 
 
 def check_table(path: Path, rows: int) -> None:

@@ -89,7 +89,7 @@ class CacheWriter:
             return False
         features = record_of(features_path.read_bytes())
         failed = {failure.id for failure in failures}
-        same_rows = found == _without(rows, failed) and failed <= set(rows.ids)
+        same_rows = found == rows.without(failed) and failed <= set(rows.ids)
         if not same_rows or metadata != self._metadata(features, failures):
             return False
         self._add(split, index, Shard(stem, len(found), features, record_of(table_path.read_bytes())), failures)
@@ -127,11 +127,30 @@ class CacheWriter:
         write_atomically(self.folder / shard.table_file, table)
         self._add(split, index, shard, failures)
 
-    def write_classes(self, features: Float[np.ndarray, "n_classes dim"]) -> None:
-        """Writes the embeddings of the class texts, in the order of the manifest's classes. Raises `CacheError`."""
-        names = [label.name for label in self.manifest.classes]
+    def write_classes(
+        self,
+        classes: Float[np.ndarray, "n_classes dim"] | None = None,
+        open_classes: Float[np.ndarray, "n_open_classes dim"] | None = None,
+    ) -> None:
+        """Writes the embeddings of the class texts of both kinds, in the order of the manifest's classes.
+
+        Raises `CacheError` if they are not finite, not of the right shape, or not of the kinds that the manifest has.
+        """
+        label_sets = self.manifest.label_sets
+        given = {"classes": classes, "open_classes": open_classes}
+        features = {name: texts for name, texts in given.items() if texts is not None}
+        if features.keys() != label_sets.keys():
+            raise CacheError(
+                f"{CLASS_FILE}: there should be texts of {', '.join(label_sets) or 'no classes'}, but there are of "
+                f"{', '.join(features) or 'none'}."
+            )
         dim = self.manifest.modalities["text"].dim if "text" in self.manifest.modalities else None
-        data = shards.tensors_bytes({"text": _finite(CLASS_FILE, "text", names, features, dim, self.manifest.dtype)})
+        dtype = self.manifest.dtype
+        tensors = {
+            name: _finite(CLASS_FILE, "text", [label.name for label in labels], features[name], dim, dtype)
+            for name, labels in label_sets.items()
+        }
+        data = shards.tensors_bytes(tensors)
         self._unfinish()
         write_atomically(self.folder / CLASS_FILE, data)
         self._class_file = record_of(data)
@@ -151,7 +170,7 @@ class CacheWriter:
         Raises `CacheError` if a shard or the class texts have not been written.
         """
         splits = {split: self._split(split) for split in SPLITS}
-        if self.manifest.classes and self._class_file is None:
+        if self.manifest.label_sets and self._class_file is None:
             raise CacheError(f"The cache {self.folder} has classes, but write_classes was not called before finish.")
         manifest = dataclasses.replace(
             self.manifest,
@@ -204,11 +223,15 @@ class CacheWriter:
         repeated = [item for item, count in Counter(rows.ids).items() if count > 1]
         if repeated:
             raise CacheError(f"{stem}: ids should be unique, but {repeated[0]!r} is there more than once.")
-        classes = len(self.manifest.classes)
-        for item, label in zip(rows.ids, rows.labels, strict=True):
+        self._check_labels(stem, "label", rows.ids, rows.labels, len(self.manifest.classes))
+        self._check_labels(stem, "open label", rows.ids, rows.open_labels, len(self.manifest.open_classes))
+
+    @staticmethod
+    def _check_labels(stem: str, kind: str, ids: Sequence[str], labels: Sequence[int], classes: int) -> None:
+        for item, label in zip(ids, labels, strict=True):
             if not -1 <= label < classes:
                 allowed = f"from -1 (no class) to {classes - 1}" if classes else "-1, as there are no classes"
-                raise CacheError(f"{stem}: the label of item {item!r} should be {allowed}, but is {label}.")
+                raise CacheError(f"{stem}: the {kind} of item {item!r} should be {allowed}, but is {label}.")
 
     def _checked(
         self, stem: str, rows: Rows, modality: str, features: Mapping[str, Float[np.ndarray, "n dim"]]
@@ -224,11 +247,6 @@ class CacheWriter:
             ours = _SHARD_FILE.fullmatch(path.name) or path.name in (CLASS_FILE, FAILURES_FILE)
             if ours and path.name not in keep:
                 path.unlink()
-
-
-def _without(rows: Rows, ids: set[str]) -> Rows:
-    kept = [i for i, item in enumerate(rows.ids) if item not in ids]
-    return Rows([rows.ids[i] for i in kept], [rows.captions[i] for i in kept], [rows.labels[i] for i in kept])
 
 
 def _finite(

@@ -26,6 +26,8 @@ def test_overrides_reach_nested_fields_with_their_types() -> None:
         ("training.epochs.x=3", "There is no field in config.training.epochs 'x'"),
         ("training.epochs=many", "--config.training.epochs='many': the field is of type int, but this is of type str"),
         ("dns.rule=3", "the field is of type str, but this is of type int"),
+        ("stream.order_seed=first", "the field is of type int, but this is of type str"),
+        ("stream.order_seed=1.5", "the field is of type int, but this is of type float"),
         ("training.epochs", "--config.training.epochs needs its value in the same word"),
     ],
 )

@@ -25,7 +25,7 @@ from feature_cache import open_cache
 from feature_cache.errors import UserError
 from tests.tiny_caches import STEPS, WIDTHS, write_tiny_caches
 
-METHODS = [("vanilla", "ours"), ("dns", "ours"), ("dns", "released")]
+METHODS = [("vanilla", "ours"), ("dns", "ours"), ("dns", "released"), ("joint", "ours")]
 
 
 def bits(workdir: Path) -> dict[str, bytes]:
@@ -86,7 +86,7 @@ def test_a_process_killed_in_training_is_resumed_to_the_same_bits(tiny_caches: P
 
 def test_a_finished_run_is_only_read(tiny_config: ConfigDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     summary = run(tiny_config, tmp_path)
-    monkeypatch.setattr("cmcl_jax.continual.learn", None)
+    monkeypatch.setattr("cmcl_jax.train.learn", None)
     tiny_config.checkpoints_kept = 7  # no result depends on it
     assert run(tiny_config, tmp_path) == json.loads(json.dumps(summary))
 
@@ -96,6 +96,21 @@ def test_a_workdir_of_another_config_is_refused_with_the_difference(tiny_config:
     tiny_config.training.epochs = 3
     with pytest.raises(ConfigError, match=r"holds a run of another config .*\(training.epochs: 2 -> 3\)"):
         run(tiny_config, tmp_path)
+
+
+def test_the_order_of_the_steps_is_the_same_for_every_method_and_part_of_the_run(
+    tiny_config: ConfigDict, tmp_path: Path
+) -> None:
+    tiny_config.stream.order_seed = 1
+    for method in ("vanilla", "dns"):
+        tiny_config.method = method
+        run(tiny_config, tmp_path / method)
+    orders = [json.loads((tmp_path / method / "tasks.json").read_text()) for method in ("vanilla", "dns")]
+    stream = open_stream(STEPS, tiny_config.cache_dir, "tiny", order_seed=1)
+    assert orders[0]["steps"] == orders[1]["steps"] == [step.name for step in stream.steps]
+    tiny_config.stream.order_seed = 2
+    with pytest.raises(ConfigError, match=r"holds a run of another config .*\(stream.order_seed: 1 -> 2\)"):
+        run(tiny_config, tmp_path / "dns")
 
 
 def test_a_workdir_of_other_features_is_refused(tiny_config: ConfigDict, tmp_path: Path) -> None:
@@ -187,6 +202,17 @@ def test_credit_and_split_of_the_evaluation_are_the_configs(tiny_config: ConfigD
             np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize(("credit", "r1"), [("diagonal", 100 / 16), ("any", 100 * 2 / 16)])
+def test_the_summary_has_the_level_of_random_scores(
+    credit: str, r1: float, tiny_config: ConfigDict, tmp_path: Path
+) -> None:
+    """16 test items; every caption twice, but in step 4, which has no text; 4 classes in steps 1 and 2."""
+    tiny_config.evaluation.credit = credit
+    summary = run(tiny_config, tmp_path)
+    assert summary["chance_acc"] == {"mean": 25.0, "std": 0.0, "seeds": []}
+    assert summary["chance_r1"]["mean"] == pytest.approx((3 * r1 + 100 / 16) / 4)
+
+
 def test_the_references_wrong_columns_feed_the_memory_of_the_pair(tiny_config: ConfigDict) -> None:
     """Step 4, (vision, depth) of rooms, whose first stored modalities are vision and text."""
     tiny_config.method, tiny_config.dns.mode = "dns", "released"
@@ -215,7 +241,7 @@ def test_the_matrices_hold_what_the_heads_of_each_time_score(
         heads_over_time.append(jax.tree.map(np.asarray, learned.heads))
         return learned
 
-    monkeypatch.setattr("cmcl_jax.continual.learn", recording)
+    monkeypatch.setattr("cmcl_jax.train.learn", recording)
     run(tiny_config, tmp_path)
     cache = open_cache(Path(tiny_config.cache_dir) / "tiny" / "birds")
     vision, text, labels = cache.features("test", "vision"), cache.features("test", "text"), cache.labels("test")

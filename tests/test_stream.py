@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cmcl_jax.open_stream import open_stream
+from cmcl_jax.open_stream import distinct_orders, open_stream, ordered
 from cmcl_jax.stream import StreamError
 from feature_cache.errors import CacheError, UnknownNameError
 from tests.tiny_caches import STEPS, WIDTHS, write_tiny_caches
@@ -142,3 +142,40 @@ def test_widths_of_a_modality_must_agree_over_datasets(tmp_path: Path) -> None:
         StreamError, match=r"text features of step 2 \(notes\) have width 8, elsewhere in the stream 12"
     ):
         open_stream(STEPS, tmp_path, "tiny")
+
+
+def test_an_order_seed_permutes_the_steps_and_numbers_them_anew(tiny_caches: Path) -> None:
+    def tasks(order_seed: int | None) -> list[str]:
+        stream = open_stream(STEPS, tiny_caches, "tiny", order_seed=order_seed)
+        assert [step.number for step in stream.steps] == [1, 2, 3, 4]
+        return [step.task for step in stream.steps]
+
+    listed = tasks(None)
+    orders = [tasks(seed) for seed in range(6)]
+    assert all(sorted(order) == sorted(listed) for order in orders)
+    assert orders == [tasks(seed) for seed in range(6)]
+    assert len({tuple(order) for order in orders}) > 3
+    assert orders[3] == [listed[place] for place in np.random.default_rng(3).permutation(4)]
+
+
+@pytest.mark.parametrize("order_seed", [-1, 1.0, True, "first"])
+def test_an_order_seed_that_is_no_seed_is_named(tiny_caches: Path, order_seed: object) -> None:
+    with pytest.raises(StreamError, match=f"order_seed must be None.* or an integer .* but it is {order_seed!r}"):
+        open_stream(STEPS, tiny_caches, "tiny", order_seed=order_seed)  # type: ignore[arg-type]
+
+
+def test_a_malformed_step_is_named_by_its_place_in_the_list(tiny_caches: Path) -> None:
+    steps = [*STEPS[:3], ("birds", "vision", ("recall",))]
+    with pytest.raises(StreamError, match=r"Step 4 of config.stream.steps is \('birds', 'vision'"):
+        open_stream(steps, tiny_caches, "tiny", order_seed=0)
+
+
+def test_orders_that_are_asked_for_differ_even_where_few_exist() -> None:
+    for n_steps, count in ((1, 1), (3, 6), (5, 12)):
+        seeds = distinct_orders(n_steps, count)
+        assert len({tuple(ordered(range(n_steps), seed)) for seed in seeds}) == count
+        passed_over = set(range(seeds[-1])) - set(seeds)
+        met = {seed: tuple(ordered(range(n_steps), seed)) for seed in range(seeds[-1] + 1)}
+        assert all(met[seed] in [met[earlier] for earlier in seeds if earlier < seed] for seed in passed_over)
+    with pytest.raises(StreamError, match="A stream of 3 steps has only 6 orders, but 7 are asked for"):
+        distinct_orders(3, 7)

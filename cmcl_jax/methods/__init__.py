@@ -10,6 +10,7 @@ from feature_cache.registry import resolve
 REGISTRY = {
     "vanilla": "cmcl_jax.methods.vanilla:from_config",
     "dns": "cmcl_jax.methods.dns:from_config",
+    "joint": "cmcl_jax.methods.joint:from_config",
 }
 
 

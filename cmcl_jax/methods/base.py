@@ -1,17 +1,19 @@
-"""What a continual-learning method is: five functions around the update, with a carry of fixed shapes."""
+"""What a method is: five functions around the update, with a carry of fixed shapes, and who goes through the steps."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from cmcl_jax.heads import Heads
 from cmcl_jax.losses import DIRECTIONS
 from cmcl_jax.stream import PairFeatures, Step, Stream
 from feature_cache.errors import UserError
+
+OnEpoch = Callable[[Any, Any], None]
 
 
 class Batch(NamedTuple):
@@ -68,22 +70,61 @@ class Training:
         return self.epochs * -(-rows // self.batch_size)
 
 
+class Learned(NamedTuple):
+    """What a step leaves behind.
+
+    Attributes:
+        heads: all heads, with a leading seed axis; those that were not trained are the ones that went in.
+        memory: what the method carries on, with a leading seed axis if `method.memory_per_seed`.
+        losses: `(seeds, epochs)`, mean over the epoch's batches.
+    """
+
+    heads: Heads
+    memory: PyTree
+    losses: Float[Array, "seeds epochs"]
+
+
+class Learner(Protocol):
+    """Goes through the steps of a stream with one method, for all seeds at once.
+
+    Attributes:
+        stepwise: whether a step trains on its own data alone. If not, a task has no step in which it is learned, and
+          nothing can be said of what it forgets.
+    """
+
+    stepwise: ClassVar[bool]
+
+    def start(self, heads: Heads) -> PyTree:
+        """The memory before the first step, for heads with a leading seed axis."""
+        ...
+
+    def learn(
+        self, heads: Heads, memory: PyTree, step: Step, keys: PRNGKeyArray, on_epoch: OnEpoch | None = None
+    ) -> Learned:
+        """One step. `keys` are the run's, one per seed; `on_epoch` is called on the host with (epoch, mean loss)."""
+        ...
+
+
 class Method(Protocol):
     """A continual-learning method; a frozen dataclass, hashable, without arrays.
 
     The training of a step is one program for the whole stream, so it sees the *pair* `{"a": head, "b": head}` and a
     `state` of fixed shapes, never a modality's name. What must survive between steps is the `memory`, a pytree of
     fixed shapes, which only `before_step` and `after_step` see. These five functions are written for one seed and
-    vmapped over seeds; `remembered_modalities` only says what the last of them gets to see.
+    vmapped over seeds; `remembered_modalities` only says what the last of them gets to see, and `learner` who calls
+    them.
 
     Attributes:
-        training: see `Training`.
         memory_per_seed: whether the memory differs between seeds. What depends on the features alone does not, and is
           then kept once.
     """
 
-    training: Training
-    memory_per_seed: bool
+    memory_per_seed: ClassVar[bool]
+
+    @property
+    def training(self) -> Training:
+        """How a step is trained."""
+        ...
 
     def init(self, heads: Heads, pairs: Sequence[tuple[str, str]]) -> PyTree:
         """The memory before the first step of a stream with these modality pairs."""
@@ -107,6 +148,10 @@ class Method(Protocol):
 
     def remembered_modalities(self, step: Step, stream: Stream) -> tuple[str, str]:
         """Of which modalities `after_step` gets the features: the step's pair, but for the reference's columns."""
+        ...
+
+    def learner(self, stream: Stream, dtype: Any) -> Learner:
+        """Who goes through the stream with this method: `train.StepByStep`, but for a method that is not continual."""
         ...
 
 

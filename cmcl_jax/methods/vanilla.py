@@ -12,9 +12,10 @@ from jaxtyping import Array, Int, PyTree
 
 from cmcl_jax.heads import Heads, apply_head
 from cmcl_jax.losses import info_nce
-from cmcl_jax.methods.base import Batch, Training, active_pair
+from cmcl_jax.methods.base import Batch, Learner, Training, active_pair
 from cmcl_jax.optimizers import dns_adamw, linear_decay, start_decay
 from cmcl_jax.stream import PairFeatures, Step, Stream
+from cmcl_jax.train import StepByStep
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,9 @@ class Vanilla:
     def remembered_modalities(self, step: Step, stream: Stream) -> tuple[str, str]:
         del stream
         return step.pair
+
+    def learner(self, stream: Stream, dtype: Any) -> Learner:
+        return StepByStep(self, stream, dtype)
 
 
 def from_config(config: Any, training: Training) -> Vanilla:

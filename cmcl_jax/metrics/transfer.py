@@ -110,12 +110,17 @@ def forward_transfer(matrix: Matrix, learned_at: Steps) -> Scores:
     return _mean(ahead[..., learned_at > 1])
 
 
-HEADLINES = ("accuracy", "r1", "r5", "r10")
+OF_OWN_STEP = (backward_transfer, forgetting, forward_transfer, just_learned)
+"""What has no meaning for a method that does not learn a task in a step of its own."""
+
+HEADLINES = ("accuracy", "open_accuracy", "r1", "r5", "r10")
 """The matrices that a summary is made of."""
 
 SUMMARY: dict[str, tuple[str, Callable[[Matrix, Steps], Scores]]] = {
     "acc": ("accuracy", final),
     "bwt_a": ("accuracy", backward_transfer),
+    "open_acc": ("open_accuracy", final),
+    "bwt_open": ("open_accuracy", backward_transfer),
     "r1": ("r1", final),
     "r5": ("r5", final),
     "r10": ("r10", final),
@@ -129,6 +134,7 @@ SUMMARY: dict[str, tuple[str, Callable[[Matrix, Steps], Scores]]] = {
     "learned_a": ("accuracy", just_learned),
     "learned_r10": ("r10", just_learned),
     "zero_shot_acc": ("accuracy", zero_shot),
+    "zero_shot_open_acc": ("open_accuracy", zero_shot),
     "zero_shot_r1": ("r1", zero_shot),
     "zero_shot_r5": ("r5", zero_shot),
     "zero_shot_r10": ("r10", zero_shot),
@@ -142,14 +148,18 @@ def _statistics(scores: Float[np.ndarray, " seeds"]) -> dict[str, Any]:
     return {"mean": mean, "std": std, "seeds": seeds}
 
 
-def summarize(matrices: Mapping[str, Float[np.ndarray, "seeds rows tasks"]], learned_at: Steps) -> dict[str, Any]:
+def summarize(
+    matrices: Mapping[str, Float[np.ndarray, "seeds rows tasks"]], learned_at: Steps, stepwise: bool = True
+) -> dict[str, Any]:
     """The numbers of `summary.json`: for each name in `SUMMARY`, `{"mean", "std", "seeds"}` over the seeds.
 
     `std` has ddof = 1 and is 0 for a single seed. A stream without tasks of a metric gives None (null in JSON).
 
     Args:
-        matrices: result matrices `[seeds, steps + 1, tasks]` named "accuracy", "r1", "r5", "r10".
+        matrices: result matrices `[seeds, steps + 1, tasks]` named as in `HEADLINES`.
         learned_at: the 1-based step of each task.
+        stepwise: False if all steps were trained at once, where no task is learned in its step: what refers to that
+          step, such as backward transfer, is then None.
 
     Raises:
         ValueError: a matrix is missing or does not fit `learned_at`.
@@ -157,7 +167,11 @@ def summarize(matrices: Mapping[str, Float[np.ndarray, "seeds rows tasks"]], lea
     missing = set(HEADLINES) - set(matrices)
     if missing:
         raise ValueError(
-            f"summarize needs the matrices accuracy, r1, r5 and r10, but {', '.join(sorted(missing))} is missing. Pass "
+            f"summarize needs the matrices {', '.join(HEADLINES)}, but {', '.join(sorted(missing))} is missing. Pass "
             f"a matrix full of NaN for a metric that no task has."
         )
-    return {name: _statistics(measure(matrices[matrix], learned_at)) for name, (matrix, measure) in SUMMARY.items()}
+    scores = {name: measure(matrices[matrix], learned_at) for name, (matrix, measure) in SUMMARY.items()}
+    for name, (_, measure) in SUMMARY.items():
+        if not stepwise and measure in OF_OWN_STEP:
+            scores[name] = np.full_like(scores[name], np.nan)
+    return {name: _statistics(values) for name, values in scores.items()}

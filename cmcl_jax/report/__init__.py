@@ -20,7 +20,8 @@ Percentages, mean ± standard deviation over seeds; the best value of each colum
 {results}
 
 Acc and R@k are means over the test tasks. R@k averages both directions. BWT is the mean change of the tasks
-learned before the last step since they were learned.
+learned before the last step since they were learned; joint training has none. `random` is the expected value for random
+scores, `zero-shot` the start before any training.
 
 ## Over the steps
 

@@ -73,16 +73,16 @@ def accuracy_and_recall(runs: Mapping[str, Run]) -> Figure:
     first = next(iter(runs.values()))
     panels = [panel for metric, panel in PANELS.items() if any(metric in task.metrics for task in first.tasks)]
     names = ["zero-shot", *first.steps]
-    with _style():
-        figure = Figure(figsize=(1.2 + max(5.0, 0.55 * len(names)) * len(panels), 5.0), layout=_layout())
+    with style():
+        figure = Figure(figsize=(1.2 + max(5.0, 0.55 * len(names)) * len(panels), 5.0), layout=layout())
         for axes, (matrix, title) in zip(np.ravel(figure.subplots(1, len(panels))), panels, strict=True):
-            means = {label: _mean_over_tasks(run.matrices[matrix]) for label, run in runs.items()}
+            means = {label: mean_over_tasks(run.matrices[matrix]) for label, run in runs.items()}
             _draw_runs(axes, means)
             axes.axhline(means[next(iter(means))][:, 0].mean(), color=FAINT, ls=(0, (4, 3)), lw=1.2, label="zero-shot")
-            axes.set_title(f"{title}, mean over {_tasks_with(first, matrix)} test tasks")
+            axes.set_title(f"{title}, mean over {tasks_with(first, matrix)} test tasks")
             axes.set_ylabel(f"{title}, %")
             axes.set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor")
-        _legend(figure, axes, runs)
+        legend(figure, axes, title=_data(runs))
     return figure
 
 
@@ -94,8 +94,8 @@ def tasks(runs: Mapping[str, Run]) -> Figure:
     """
     rows = _rows_of_panels(next(iter(runs.values())).tasks)
     columns = max(map(len, rows))
-    with _style():
-        figure = Figure(figsize=(0.4 + 2.5 * columns, 1.0 + 2.2 * len(rows)), layout=_layout())
+    with style():
+        figure = Figure(figsize=(0.4 + 2.5 * columns, 1.0 + 2.2 * len(rows)), layout=layout())
         grid = figure.subplots(len(rows), columns, squeeze=False)
         for axes, panel in zip(np.ravel(grid), (panel for row in rows for panel in _padded(row, columns)), strict=True):
             if panel is None:
@@ -108,7 +108,7 @@ def tasks(runs: Mapping[str, Run]) -> Figure:
             axes.set_ylabel(f"{title}, %" if axes in grid[:, 0] else "")
             axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
         figure.supxlabel("after step (0: zero-shot)", fontsize=11)
-        _legend(figure, grid[0, 0], runs)
+        legend(figure, grid[0, 0], title=_data(runs))
     return figure
 
 
@@ -125,35 +125,48 @@ def _padded(row: Sequence[Panel], length: int) -> list[Panel | None]:
     return [*row, *[None] * (length - len(row))]
 
 
-def _layout() -> ConstrainedLayoutEngine:
+def layout() -> ConstrainedLayoutEngine:
+    """The layout of all figures, with room around every panel."""
     return ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06)
 
 
 @contextmanager
-def _style() -> Iterator[None]:
+def style() -> Iterator[None]:
+    """The look of all figures, for a `with` block."""
     with mpl.rc_context(STYLE):  # type: ignore[arg-type]  # its stubs want literal keys
         yield
 
 
-def _mean_over_tasks(matrix: Float[np.ndarray, "seeds rows tasks"]) -> Seeds:
+def mean_over_tasks(matrix: Float[np.ndarray, "seeds rows tasks"]) -> Seeds:
+    """The mean over the tasks that have the metric."""
     kept: Float[np.ndarray, "seeds rows kept"] = matrix[:, :, ~np.isnan(matrix).all(axis=(0, 1))]
     return np.asarray(kept.mean(axis=2))
 
 
-def _tasks_with(run: Run, matrix: str) -> int:
+def tasks_with(run: Run, matrix: str) -> int:
+    """How many test tasks a matrix is about."""
     return sum(any(PANELS[metric][0] == matrix for metric in task.metrics if metric in PANELS) for task in run.tasks)
 
 
 def _draw_runs(axes: Axes, curves: Mapping[str, Seeds]) -> None:
-    dashes = ["-"] * len(COLOURS) + ["--"] * len(COLOURS)
-    for (label, values), colour, marker, dash in zip(curves.items(), cycle(COLOURS), cycle(MARKERS), cycle(dashes)):
-        mean, steps = values.mean(axis=0), np.arange(values.shape[1])
+    spreads = [values.std(axis=0, ddof=1) if len(values) > 1 else None for values in curves.values()]
+    draw_curves(axes, {label: values.mean(axis=0) for label, values in curves.items()}, spreads)
+
+
+def looks() -> Iterator[tuple[str, str, str]]:
+    """Colour, marker and dash of each curve in turn."""
+    return zip(cycle(COLOURS), cycle(MARKERS), cycle(["-"] * len(COLOURS) + ["--"] * len(COLOURS)), strict=True)
+
+
+def draw_curves(
+    axes: Axes, means: Mapping[str, Float[np.ndarray, " rows"]], halves: Sequence[Float[np.ndarray, " rows"] | None]
+) -> None:
+    """A line for each label over the steps, in a band of ± its half width."""
+    for (label, mean), half, (colour, marker, dash) in zip(means.items(), halves, looks(), strict=False):
+        steps = np.arange(len(mean))
         axes.plot(steps, mean, dash, color=colour, marker=marker, mec="white", mew=0.8, label=label)
-        if len(values) > 1:
-            spread = values.std(axis=0, ddof=1)
-            axes.fill_between(
-                steps, mean - spread, mean + spread, color=colour, alpha=min(0.18, 0.6 / len(curves)), lw=0
-            )
+        if half is not None:
+            axes.fill_between(steps, mean - half, mean + half, color=colour, alpha=min(0.18, 0.6 / len(means)), lw=0)
     axes.margins(x=0.03, y=0.08)
     low, high = axes.get_ylim()
     room = max(NARROWEST - (high - low), 0) / 2
@@ -167,8 +180,13 @@ def _mark_training(axes: Axes, task: Task) -> None:
     axes.set_xlim(left, right)
 
 
-def _legend(figure: Figure, axes: Axes, runs: Mapping[str, Run]) -> None:
+def legend(figure: Figure, axes: Axes, edge: str = "upper", title: str | None = None) -> None:
+    """One legend above ("upper") or below ("lower") all panels, with what one of them shows."""
     handles, names = axes.get_legend_handles_labels()
-    title = "Synthetic data" if any(run.synthetic for run in runs.values()) else None
-    settings: dict[str, Any] = {"ncols": min(len(names), 6), "handlelength": 2.4, "columnspacing": 1.8}
-    figure.legend(handles, names, loc="outside upper center", title=title, **settings)
+    settings: dict[str, Any] = {"loc": f"outside {edge} center", "ncols": min(len(names), 6), "title": title}
+    figure.legend(handles, names, handlelength=2.4, columnspacing=1.8, **settings)
+
+
+def _data(runs: Mapping[str, Run]) -> str | None:
+    """What a legend's title says of the data: that they are synthetic. A figure's own title would hide the legend."""
+    return "Synthetic data" if any(run.synthetic for run in runs.values()) else None

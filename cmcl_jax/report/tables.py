@@ -10,6 +10,8 @@ from rich.table import Table as RichTable
 
 NOT_MEASURED = "–"
 
+Entries = tuple[str, list[Mapping[str, Any] | None]]  # a row's label and an entry of summary.json for each column
+
 
 @dataclass(frozen=True)
 class Column:
@@ -39,6 +41,7 @@ RESULTS = (
     Column("bwt_r10", "BWT_R10 ↑", signed=True),
 )
 TRANSFER = (
+    Column("open_acc", "Open acc ↑", "zero_shot_open_acc"),
     Column("learned_a", "Acc just learned ↑", "zero_shot_acc"),
     Column("forgetting_a", "Forgetting_A ↓", lower_is_better=True),
     Column("forward_a", "Forward_A ↑", signed=True),
@@ -61,7 +64,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A finished table: percentages with one decimal, mean ± standard deviation over seeds.
+    """A finished table: percentages with one decimal, mean ± standard deviation over seeds or half an interval.
 
     Attributes:
         corner: heading of the labels in Markdown, which has no title: says when the data are synthetic.
@@ -98,10 +101,10 @@ class Table:
 def make_table(
     summaries: Sequence[tuple[str, Mapping[str, Any]]], columns: Sequence[Column] = RESULTS, title: str = "Results"
 ) -> Table:
-    """A row for the zero-shot start and one for each run.
+    """A row for random scores if the summaries know that level, one for the zero-shot start and one for each run.
 
-    Runs of one stream start alike and share the zero-shot row; where they do not (to the decimals shown), each start
-    has its own. The best value of a column is emphasised, equal ones together; differences and levels of the zero-shot
+    Runs of one stream start alike and share these rows; where they do not (to the decimals shown), each run has its
+    own. The best value of a column is emphasised, equal ones together; differences and levels of the zero-shot
     start compete like the others.
 
     Args:
@@ -110,20 +113,27 @@ def make_table(
         title: of the table.
     """
     note = " (synthetic data)" if any(summary["synthetic"] for _, summary in summaries) else ""
+    random = [(label, [summary.get(f"chance_{column.key}") for column in columns]) for label, summary in summaries]
+    random = [(label, levels) for label, levels in random if any(levels)]
     starts = [
         (label, [summary[column.zero_shot] if column.zero_shot else None for column in columns])
         for label, summary in summaries
     ]
-    alike = all(_texts(start, columns) == _texts(starts[0][1], columns) for _, start in starts)
-    starts = [("zero-shot", starts[0][1])] if alike else [(f"zero-shot of {label}", start) for label, start in starts]
     ends = [(label, [summary[column.key] for column in columns]) for label, summary in summaries]
-    entries = starts + ends
+    entries = _shared("random", random, columns) + _shared("zero-shot", starts, columns) + ends
     by_column = zip(columns, zip(*(values for _, values in entries), strict=True), strict=True)
     best = zip(*(_best(values, column) for column, values in by_column), strict=True)
     rows = tuple(
         Row(label, _texts(values, columns), chosen) for (label, values), chosen in zip(entries, best, strict=True)
     )
     return Table(title + note, tuple(column.heading for column in columns), rows, "method" + note)
+
+
+def _shared(name: str, rows: Sequence[Entries], columns: Sequence[Column]) -> list[Entries]:
+    """One row of this name if all read the same, else one for each label."""
+    if len({_texts(values, columns) for _, values in rows}) == 1:
+        return [(name, rows[0][1])]
+    return [(f"{name} of {label}", values) for label, values in rows]
 
 
 def _shown(entry: Mapping[str, Any] | None) -> float | None:

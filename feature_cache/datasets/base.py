@@ -69,12 +69,14 @@ class Item:
         id: unique in its split, stable over runs.
         caption: what a person would call it; the text modality's medium unless `media` has one.
         label: index into the dataset's `classes`; -1 = no class.
+        open_label: index into the dataset's `open_classes`; -1 = none.
         media: per modality a function that opens the medium; it may raise anything on a broken one.
     """
 
     id: str
     caption: str
     label: int = -1
+    open_label: int = -1
     media: Mapping[str, "Callable[[], Raw]"] = field(default_factory=dict)
 
     def open(self, modality: str) -> "Raw":
@@ -100,6 +102,7 @@ class Dataset(Protocol):
         version: changes whenever items, captions, labels, splits or media do.
         modalities: in storage order (`MODALITY_ORDER`).
         classes: what `Item.label` counts; () without classes.
+        open_classes: what `Item.open_label` counts: kinds of things, whose texts are nobody's caption; () without.
         sources: where the media come from and under which licence.
         synthetic: whether the media were made up rather than recorded, drawn or modelled by somebody.
     """
@@ -108,6 +111,7 @@ class Dataset(Protocol):
     version: ClassVar[str]
     modalities: tuple[str, ...]
     classes: tuple[ClassLabel, ...]
+    open_classes: tuple[ClassLabel, ...]
     sources: tuple[MediaSource, ...]
     synthetic: bool
 

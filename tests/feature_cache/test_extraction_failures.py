@@ -143,7 +143,7 @@ def test_share_of_failures_that_is_allowed_is_allowed_exactly(
 ) -> None:
     def items(self: Tones, split: str) -> list[Item]:
         media = [{"audio": partial(np.load, "no such file")}] * 29 + [{"audio": lambda: Waveform(np.ones(3), 8)}] * 71
-        return [Item(str(i), "x", 0, medium) for i, medium in enumerate(media)] if split == "train" else []
+        return [Item(str(i), "x", 0, media=medium) for i, medium in enumerate(media)] if split == "train" else []
 
     assert 0.29 * 100 < 29  # in floating point
     monkeypatch.setattr(Tones, "items", items)

@@ -72,7 +72,7 @@ def test_json_and_back_gives_the_same_manifest(manifest: Manifest) -> None:
 
 def test_json_has_the_documented_layout() -> None:
     fields = json.loads(MANIFEST.to_json())
-    assert fields["format_version"] == 1
+    assert fields["format_version"] == 2
     assert fields["modalities"] == {"vision": {"dim": 8, "scale": 4.5}, "text": {"dim": 4, "scale": 1.0}}
     assert fields["classes"][0] == {"name": "café", "text": "a café"}
     assert fields["splits"]["train"]["count"] == 5
@@ -90,10 +90,10 @@ def test_missing_field_is_named(name: str) -> None:
         Manifest.from_json(json.dumps(fields_without(name)))
 
 
-@pytest.mark.parametrize("version", [None, 0, 2, "1"])
+@pytest.mark.parametrize("version", [None, 0, 1, "2"])
 def test_other_format_version_is_refused_with_both_versions(version: Any) -> None:
     text = json.dumps({**json.loads(MANIFEST.to_json()), "format_version": version})
-    with pytest.raises(SchemaError, match=f"format_version should be 1, but is {version!r}"):
+    with pytest.raises(SchemaError, match=f"format_version should be 2, but is {version!r}"):
         Manifest.from_json(text)
 
 

@@ -40,13 +40,17 @@ MANIFEST = Manifest(
     sources=(MediaSource("birds", "1", "CC0-1.0", "https://example.org"),),
     modalities={"vision": ModalitySpec(5, 2.0), "text": ModalitySpec(3)},
     classes=(ClassLabel("wren", "a wren"), ClassLabel("owl", "an owl")),
+    open_classes=(ClassLabel("small", "a small bird"),),
 )
 
 
 def rows(start: int, count: int) -> Rows:
     numbers = range(start, start + count)
     return Rows(
-        [f"bird{i}" for i in numbers], [f"ein Vögelchen {i // 2}" for i in numbers], [i % 3 - 1 for i in numbers]
+        [f"bird{i}" for i in numbers],
+        [f"ein Vögelchen {i // 2}" for i in numbers],
+        [i % 3 - 1 for i in numbers],
+        [i % 2 - 1 for i in numbers],
     )
 
 
@@ -61,8 +65,9 @@ def write(folder: Path, counts: dict[str, list[int]], manifest: Manifest = MANIF
         for index, size in enumerate(sizes):
             start = sum(sizes[:index])
             writer.write_shard(split, index, rows(start, size), features(start, size))
-    if manifest.classes:
-        writer.write_classes(np.arange(6.0).reshape(2, 3))
+    texts = {"classes": np.arange(6.0).reshape(2, 3), "open_classes": np.full((1, 3), 7.0)}
+    if manifest.label_sets:
+        writer.write_classes(**{name: texts[name] for name in manifest.label_sets})
     writer.finish()
 
 
@@ -85,6 +90,10 @@ def test_rows_come_back_as_they_were_written(folder: Path) -> None:
         np.testing.assert_array_equal(cache.features("train", modality), features(0, 6)[modality].astype(np.float16))
     np.testing.assert_array_equal(cache.class_features, np.arange(6.0).reshape(2, 3))
     assert cache.class_names == ("wren", "owl")
+    assert cache.open_labels("test").tolist() == [i % 2 - 1 for i in range(9)]
+    assert cache.open_labels("test").dtype == np.int32
+    np.testing.assert_array_equal(cache.open_class_features, np.full((1, 3), 7.0))
+    assert cache.open_class_names == ("small",)
     assert cache.modalities == MANIFEST.modalities
     cache.verify()
 
@@ -106,11 +115,20 @@ def test_shard_of_no_rows_is_stored(folder: Path) -> None:
 
 
 def test_cache_without_classes_has_no_class_features(folder: Path) -> None:
-    write(folder, {"train": [1]}, dataclasses.replace(MANIFEST, classes=()))
+    write(folder, {"train": [1]}, dataclasses.replace(MANIFEST, classes=(), open_classes=()))
     cache = open_cache(folder)
-    assert cache.class_features is None
-    assert cache.class_names == ()
+    assert cache.class_features is cache.open_class_features is None
+    assert cache.class_names == cache.open_class_names == ()
     assert not (folder / "classes.safetensors").exists()
+
+
+def test_rows_need_no_open_labels() -> None:
+    assert Rows("ab", "xy", [0, 1]) == Rows("ab", "xy", [0, 1], [-1, -1])
+
+
+def test_class_texts_of_another_kind_than_the_manifest_has_are_refused(folder: Path) -> None:
+    with pytest.raises(CacheError, match="texts of classes, open_classes, but there are of classes"):
+        CacheWriter(folder, MANIFEST).write_classes(np.ones((2, 3)))
 
 
 def test_float32_is_kept_to_the_bit(folder: Path) -> None:
@@ -131,20 +149,25 @@ def test_files_are_readable_by_the_libraries_alone(folder: Path) -> None:
     arrays = safetensors.numpy.load_file(folder / "train-00000.safetensors")
     np.testing.assert_array_equal(arrays["text"], features(0, 4)["text"].astype(np.float16))
     table = pq.read_table(folder / "train-00000.parquet")
-    assert table.schema.names == ["id", "label", "caption"]
+    assert table.schema.names == ["id", "label", "open_label", "caption"]
     assert table.schema.equals(SCHEMA)
     assert table["id"].to_pylist() == ["bird0", "bird1", "bird2", "bird3"]
 
 
 @given(
     st.lists(
-        st.tuples(st.text(st.characters(codec="utf-8")), st.text(st.characters(codec="utf-8")), st.integers(-1, 99))
+        st.tuples(
+            st.text(st.characters(codec="utf-8")),
+            st.text(st.characters(codec="utf-8")),
+            st.integers(-1, 99),
+            st.integers(-1, 9),
+        )
     )
 )
 def test_any_text_survives_the_table(
-    tmp_path_factory: pytest.TempPathFactory, table: list[tuple[str, str, int]]
+    tmp_path_factory: pytest.TempPathFactory, table: list[tuple[str, str, int, int]]
 ) -> None:
-    columns = Rows(*([row[i] for row in table] for i in range(3)))
+    columns = Rows(*([row[i] for row in table] for i in range(4)))
     path = tmp_path_factory.mktemp("table") / "t.parquet"
     path.write_bytes(table_bytes(columns, {"failures": ["ü"]}))
     assert read_table(path) == (columns, {"failures": ["ü"]})
@@ -194,7 +217,7 @@ def test_repeated_id_is_refused(folder: Path) -> None:
 
 
 def test_columns_of_different_lengths_are_refused() -> None:
-    with pytest.raises(ValueError, match="2 ids, 1 captions and 0 labels"):
+    with pytest.raises(ValueError, match="2 ids, 1 captions, 0 labels and 2 open labels"):
         Rows("ab", "x", [])
 
 
@@ -212,7 +235,7 @@ def test_skipped_shard_and_missing_class_texts_keep_a_cache_unfinished(folder: P
 
 def test_class_texts_of_the_wrong_number_are_refused(folder: Path) -> None:
     with pytest.raises(CacheError, match=r"array \[2, 3\], but are \[3, 3\]"):
-        CacheWriter(folder, MANIFEST).write_classes(np.zeros((3, 3)))
+        CacheWriter(folder, MANIFEST).write_classes(np.zeros((3, 3)), np.zeros((1, 3)))
 
 
 def test_opening_for_writing_removes_temporary_files_alone(folder: Path) -> None:
@@ -229,7 +252,7 @@ def test_opening_for_writing_removes_temporary_files_alone(folder: Path) -> None
     "change",
     [
         lambda writer: writer.write_shard("train", 0, rows(0, 4), features(0, 4)),
-        lambda writer: writer.write_classes(np.ones((2, 3))),
+        lambda writer: writer.write_classes(np.ones((2, 3)), np.ones((1, 3))),
         lambda writer: writer.give_up(),
     ],
 )

@@ -67,6 +67,7 @@ class Tones:
     version: ClassVar[str] = "1"
     modalities = ("text", "audio")
     classes = tuple(ClassLabel(name, f"a {name} tone") for name in ("low", "middle", "high"))
+    open_classes = (ClassLabel("tone", "something that sounds"),)
     sources = (MediaSource("numbers", "1", "CC0-1.0", "https://numpy.org"),)
     synthetic = True
 
@@ -80,7 +81,7 @@ class Tones:
 
     def _item(self, split: str, i: int) -> Item:
         path = self.folder / f"{split}{i}.npy"
-        return Item(path.stem, f"tone {i // 2}", i % 3, {"audio": lambda: Waveform(np.load(path), 8)})
+        return Item(path.stem, f"tone {i // 2}", i % 3, 0, {"audio": lambda: Waveform(np.load(path), 8)})
 
 
 def write_tones(data_root: Path) -> Path:

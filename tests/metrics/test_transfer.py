@@ -117,7 +117,7 @@ def test_a_matrix_of_another_shape_is_named_with_its_shape(matrix: np.ndarray) -
 
 def summary_matrices(seeds: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seeds)
-    return {name: rng.uniform(0, 100, (seeds, 4, 4)) for name in ("accuracy", "r1", "r5", "r10")}
+    return {name: rng.uniform(0, 100, (seeds, 4, 4)) for name in transfer.HEADLINES}
 
 
 def test_summary_holds_mean_sample_deviation_and_seeds_of_every_quantity() -> None:
@@ -126,6 +126,8 @@ def test_summary_holds_mean_sample_deviation_and_seeds_of_every_quantity() -> No
     expected = {
         "acc": ("accuracy", "final"),
         "bwt_a": ("accuracy", "backward_transfer"),
+        "open_acc": ("open_accuracy", "final"),
+        "bwt_open": ("open_accuracy", "backward_transfer"),
         "r1": ("r1", "final"),
         "r5": ("r5", "final"),
         "r10": ("r10", "final"),
@@ -139,6 +141,7 @@ def test_summary_holds_mean_sample_deviation_and_seeds_of_every_quantity() -> No
         "learned_a": ("accuracy", "just_learned"),
         "learned_r10": ("r10", "just_learned"),
         "zero_shot_acc": ("accuracy", "zero_shot"),
+        "zero_shot_open_acc": ("open_accuracy", "zero_shot"),
         "zero_shot_r1": ("r1", "zero_shot"),
         "zero_shot_r5": ("r5", "zero_shot"),
         "zero_shot_r10": ("r10", "zero_shot"),
@@ -161,6 +164,16 @@ def test_a_stream_without_accuracy_tasks_becomes_null_in_json() -> None:
     summary = json.loads(json.dumps(transfer.summarize(matrices, LEARNED_AT), allow_nan=False))
     assert summary["acc"] == {"mean": None, "std": None, "seeds": [None, None]}
     assert summary["r10"]["mean"] is not None
+
+
+def test_steps_trained_at_once_have_levels_but_no_transfer_between_them() -> None:
+    matrices = summary_matrices(2)
+    summary, stepwise = (transfer.summarize(matrices, LEARNED_AT, stepwise=flag) for flag in (False, True))
+    absent = {name for name, entry in summary.items() if entry == {"mean": None, "std": None, "seeds": [None, None]}}
+    kinds = ("bwt", "forgetting", "forward", "learned")
+    assert absent == {name for name in transfer.SUMMARY if name.startswith(kinds)}
+    assert len(absent) == 8
+    assert all(summary[name] == stepwise[name] for name in set(summary) - absent)
 
 
 def test_a_failed_seed_shows_in_the_mean_and_stays_visible() -> None:

@@ -39,7 +39,7 @@ def matrices(seeds: int, forgets: float, seed: int = 0) -> dict[str, np.ndarray]
     noise = rng.normal(0, 1.0, (seeds, 6, 5)) * (rows > 0)
     r10 = level + noise
     accuracy = np.where(np.array(["accuracy" in task["metrics"] for task in TASKS]), 0.8 * r10, np.nan)
-    return {"accuracy": accuracy, "r1": r10 / 4, "r5": 0.7 * r10, "r10": r10}
+    return {"accuracy": accuracy, "open_accuracy": accuracy / 2, "r1": r10 / 4, "r5": 0.7 * r10, "r10": r10}
 
 
 @pytest.fixture
@@ -53,17 +53,20 @@ def make_run(tmp_path: Path) -> MakeRun:
         synthetic: bool = False,
         folder: str | None = None,
         tasks: list[dict[str, object]] = TASKS,
+        noise: int = 0,
+        order_seed: int | None = None,
+        stepwise: bool = True,
     ) -> Path:
         workdir = tmp_path / (folder or name)
         (workdir / "matrices").mkdir(parents=True)
-        values = matrices(seeds, forgets)
+        values = matrices(seeds, forgets, noise)
         for matrix, value in values.items():
             np.save(workdir / f"{matrix}_matrix.npy", value)
         np.save(workdir / "matrices" / "map.npy", values["r10"] / 2)
-        summary = summarize(values, np.array([task["step"] for task in TASKS]))
+        summary = summarize(values, np.array([task["step"] for task in TASKS]), stepwise)
         summary |= {"method": name, "synthetic": synthetic}
         for file, content in {
-            "config": {"method": name, "seeds": seeds, "encoder": "pocketbind", "stream": {"steps": []}},
+            "config": {"method": name, "seeds": seeds, "encoder": "pocketbind", "stream": {"order_seed": order_seed}},
             "summary": summary,
             "tasks": {"steps": STEPS, "tasks": tasks},
         }.items():

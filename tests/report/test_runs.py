@@ -19,7 +19,7 @@ def test_a_run_is_read_as_it_was_written(make_run: MakeRun) -> None:
     assert (run.method, run.seeds, run.synthetic, len(run.steps)) == ("dns", 4, False, 5)
     assert run.tasks[2].pair == ("text", "depth") and run.tasks[2].step == 3
     assert run.tasks[4].metrics == ("recall",)
-    assert set(run.matrices) == {"accuracy", "r1", "r5", "r10", "map"}
+    assert set(run.matrices) == {"accuracy", "open_accuracy", "r1", "r5", "r10", "map"}
     assert np.array_equal(run.matrices["r10"], np.load(workdir / "r10_matrix.npy"))
     assert run.summary["r10"]["mean"] == pytest.approx(run.matrices["r10"][:, -1].mean())
 

@@ -92,6 +92,17 @@ def test_starts_that_differ_get_a_row_each() -> None:
     assert [row.label for row in table.rows] == ["zero-shot of a", "zero-shot of b", "a", "b"]
 
 
+def test_random_scores_get_a_row_above_zero_shot_if_their_level_is_known() -> None:
+    level = {"chance_acc": {"mean": 6.25, "std": 0.0, "seeds": []}, "chance_r10": {"mean": 1.0, "std": 0, "seeds": []}}
+    table = make_table([("a", summary() | level), ("b", summary() | level), ("older", summary())])
+    assert [row.label for row in table.rows] == ["random", "zero-shot", "a", "b", "older"]
+    assert markdown_cells(table)["random"] == ["6.2", "–", "–", "–", "1.0", "–"]
+    other = level | {"chance_r10": {"mean": 2.0, "std": 0.0, "seeds": []}}
+    apart = make_table([("a", summary() | level), ("b", summary() | other)])
+    assert [row.label for row in apart.rows][:3] == ["random of a", "random of b", "zero-shot"]
+    assert [row.label for row in make_table([("a", summary() | level)], TRANSFER).rows] == ["zero-shot", "a"]
+
+
 def test_labels_are_shown_literally() -> None:
     table = make_table([("dns [red] (runs|a)", summary())], RESULTS)
     assert "[red]" in terminal(table, 200)

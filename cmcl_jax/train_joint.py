@@ -1,0 +1,148 @@
+"""Training on the data of all steps at once: a loop on the host over jitted updates, each for all seeds."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+
+from cmcl_jax.heads import Heads
+from cmcl_jax.methods.base import Learned, Method, OnEpoch, active_pair, with_pair
+from cmcl_jax.optimizers import start_decay
+from cmcl_jax.stream import PairFeatures, Step, Stream
+from cmcl_jax.train import epoch_order, init_memory, step_keys, train_batch
+
+MIXING_SEED = 0
+
+
+class MixedMethod(Method, Protocol):
+    """A method whose steps take turns: what `before_step` takes out of the memory is put back after every update."""
+
+    def after_update(self, memory: PyTree, state: PyTree, step: Step) -> PyTree:
+        """The memory, given the state with which an update on a batch of this step ended."""
+        ...
+
+
+@dataclass(frozen=True)
+class AllAtOnce:
+    """The `Learner` of a method that may see all data at any time.
+
+    Step t of the run makes as many updates as a continual method makes in step t, but on batches of all steps. Over
+    the run these are the very batches that such a method trains on, epoch by epoch, in mixed order; the order is the
+    same for all seeds, which share the updates' programs, while the rows in a batch are each seed's own.
+    """
+
+    method: MixedMethod
+    stream: Stream
+    dtype: Any
+    stepwise: ClassVar[bool] = False
+
+    def start(self, heads: Heads) -> PyTree:
+        memory = init_memory(self.method, heads, self.stream.pairs)
+        seeds = len(next(iter(heads.values()))["bias"])
+        return start_decay(memory, jnp.full(seeds, self.method.training.epochs * sum(self._batches)))
+
+    def learn(
+        self, heads: Heads, memory: PyTree, step: Step, keys: PRNGKeyArray, on_epoch: OnEpoch | None = None
+    ) -> Learned:
+        losses = []
+        orders = _Orders(self.method, self._features, [step_keys(keys, other) for other in self.stream.steps])
+        for number, draws in enumerate(self._draws(step)):
+            total = jnp.zeros(keys.shape, self.dtype)
+            for epoch, place, batch in draws:
+                drawn, features = self.stream.steps[place], self._features[place]
+                state = self.method.before_step(memory, heads, drawn, features.rows)
+                pair, state, total = update_pair(
+                    self.method, features, orders.of(epoch, place), batch, (active_pair(heads, drawn), state, total)
+                )
+                heads = with_pair(heads, pair, drawn)
+                memory = self.method.after_update(memory, state, drawn)
+            losses.append(total / len(draws))
+            if on_epoch is not None:
+                on_epoch(number, jnp.mean(losses[-1]))
+        return Learned(heads, memory, jnp.stack(losses, axis=1))
+
+    @functools.cached_property
+    def _features(self) -> list[PairFeatures]:
+        """The training rows of every step; what two steps share is on the device once."""
+        shared: dict[tuple[str, str], Array] = {}
+        found = []
+        for step in self.stream.steps:
+            features, (a, b) = self.stream.training_features(step, step.pair, self.dtype), step.pair
+            found.append(
+                features._replace(
+                    a=shared.setdefault((step.dataset, a), features.a),
+                    b=shared.setdefault((step.dataset, b), features.b),
+                )
+            )
+        return found
+
+    @functools.cached_property
+    def _batches(self) -> list[int]:
+        """The number of batches of one epoch of each step."""
+        return [-(-self.stream.rows(step) // self.method.training.batch_size) for step in self.stream.steps]
+
+    def _draws(self, step: Step) -> Int[np.ndarray, "epochs batches 3"]:
+        """The updates of a step, cut at its epochs."""
+        epochs = self.method.training.epochs
+        ends = epochs * np.cumsum([0, *self._batches])
+        mixed = mixed_batches(self._batches, epochs)[ends[step.number - 1] : ends[step.number]]
+        return mixed.reshape(epochs, -1, 3)
+
+
+def mixed_batches(batches: Sequence[int], epochs: int) -> Int[np.ndarray, "updates 3"]:
+    """Rows `(epoch, step, batch)`, all from 0: each epoch has every batch of every step once, in random order.
+
+    >>> mixed_batches([1, 2], epochs=1).tolist()
+    [[0, 1, 1], [0, 0, 0], [0, 1, 0]]
+    """
+    rng = np.random.default_rng(MIXING_SEED)
+    every = np.array([(step, batch) for step, count in enumerate(batches) for batch in range(count)])
+    return np.concatenate([np.insert(rng.permutation(every), 0, epoch, axis=1) for epoch in range(epochs)])
+
+
+@functools.partial(jax.jit, static_argnames="method")
+def update_pair(
+    method: Method,
+    features: PairFeatures,
+    orders: Int[Array, "seeds n"],
+    batch: Int[Array, ""],
+    carry: tuple[Heads, PyTree, Float[Array, " seeds"]],
+) -> tuple[Heads, PyTree, Float[Array, " seeds"]]:
+    """One update of a pair of heads for all seeds; one executable serves all steps of equal widths."""
+
+    def one_seed(order: Int[Array, " n"], carry: tuple[Heads, PyTree, Array]) -> tuple[Heads, PyTree, Array]:
+        return train_batch(method, features, order, batch, carry)
+
+    updated: tuple[Heads, PyTree, Array] = jax.vmap(one_seed)(orders, carry)
+    return updated
+
+
+@functools.partial(jax.jit, static_argnames="method")
+def epoch_orders(
+    method: Method, features: PairFeatures, keys: PRNGKeyArray, epoch: Int[Array, ""]
+) -> Int[Array, "seeds n"]:
+    """The orders in which the seeds visit the rows of a step in an epoch: those of a run that learns it alone."""
+    orders: Array = jax.vmap(lambda key: epoch_order(method, features, key, epoch))(keys)
+    return orders
+
+
+class _Orders:
+    """The orders of the steps' rows in the current epoch, drawn when first asked for."""
+
+    def __init__(self, method: Method, features: Sequence[PairFeatures], keys: Sequence[PRNGKeyArray]) -> None:
+        self._method, self._features, self._keys = method, features, keys
+        self._epoch, self._drawn = -1, dict[int, Array]()
+
+    def of(self, epoch: int, place: int) -> Int[Array, "seeds n"]:
+        if epoch != self._epoch:
+            self._epoch, self._drawn = epoch, {}
+        if place not in self._drawn:
+            self._drawn[place] = epoch_orders(self._method, self._features[place], self._keys[place], epoch)
+        return self._drawn[place]
