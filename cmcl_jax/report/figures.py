@@ -82,8 +82,7 @@ def accuracy_and_recall(runs: Mapping[str, Run]) -> Figure:
             axes.set_title(f"{title}, mean over {tasks_with(first, matrix)} test tasks")
             axes.set_ylabel(f"{title}, %")
             axes.set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor")
-        legend(figure, axes)
-        _name_synthetic(figure, runs)
+        legend(figure, axes, title=_data(runs))
     return figure
 
 
@@ -109,8 +108,7 @@ def tasks(runs: Mapping[str, Run]) -> Figure:
             axes.set_ylabel(f"{title}, %" if axes in grid[:, 0] else "")
             axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
         figure.supxlabel("after step (0: zero-shot)", fontsize=11)
-        legend(figure, grid[0, 0])
-        _name_synthetic(figure, runs)
+        legend(figure, grid[0, 0], title=_data(runs))
     return figure
 
 
@@ -182,13 +180,13 @@ def _mark_training(axes: Axes, task: Task) -> None:
     axes.set_xlim(left, right)
 
 
-def legend(figure: Figure, axes: Axes, edge: str = "upper") -> None:
+def legend(figure: Figure, axes: Axes, edge: str = "upper", title: str | None = None) -> None:
     """One legend above ("upper") or below ("lower") all panels, with what one of them shows."""
     handles, names = axes.get_legend_handles_labels()
-    settings: dict[str, Any] = {"loc": f"outside {edge} center", "ncols": min(len(names), 6)}
+    settings: dict[str, Any] = {"loc": f"outside {edge} center", "ncols": min(len(names), 6), "title": title}
     figure.legend(handles, names, handlelength=2.4, columnspacing=1.8, **settings)
 
 
-def _name_synthetic(figure: Figure, runs: Mapping[str, Run]) -> None:
-    if any(run.synthetic for run in runs.values()):
-        figure.suptitle("Synthetic data", fontsize=12)
+def _data(runs: Mapping[str, Run]) -> str | None:
+    """What a legend's title says of the data: that they are synthetic. A figure's own title would hide the legend."""
+    return "Synthetic data" if any(run.synthetic for run in runs.values()) else None
