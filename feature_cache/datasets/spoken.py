@@ -14,7 +14,7 @@ VOICES = ("en-us", "en-us+f3", "en-gb-scotland", "en+m3")
 
 
 class Spoken:
-    """About 1,050 names in one of four voices each, at 16 kHz, spoken when asked for; split by name. People left out."""
+    """About 1,000 names of things in one of four voices each, at 16 kHz, spoken when asked for; split by name."""
 
     name = "spoken"
     version = "1"
