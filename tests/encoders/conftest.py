@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from feature_cache.encoders.pocketbind import PocketBind
+from feature_cache.encoders.pocketbind_lite2 import PocketBindLite2
+from feature_cache.encoders.pocketraw import PocketRaw
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -18,3 +20,13 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def pocketbind() -> PocketBind:
     return PocketBind("cpu")
+
+
+@pytest.fixture(scope="session")
+def pocketbind_lite2() -> PocketBindLite2:
+    return PocketBindLite2("cpu")
+
+
+@pytest.fixture(scope="session")
+def pocketraw() -> PocketRaw:
+    return PocketRaw("cpu")

@@ -1,4 +1,4 @@
-"""The three networks once more in plain numpy and float64, as their papers write them: references for the tests."""
+"""The networks once more in plain numpy and float64, as their papers write them: references for the tests."""
 
 import math
 from collections.abc import Mapping
@@ -28,11 +28,10 @@ def normalize(x: Array, mean: Array, variance: Array, epsilon: float, scale: Arr
     return np.asarray((x - mean) / np.sqrt(variance + epsilon) * scale + shift)
 
 
-def efficientnet_lite0(weights: Weights, picture: Array) -> Array:
-    """Picture [224, 224, 3] in 0…255 -> logits [1000]."""
-    blocks = [  # repeats, kernel, stride, expansion
-        *((1, 3, 1, 1), (2, 3, 2, 6), (2, 5, 2, 6), (3, 3, 2, 6), (3, 5, 1, 6), (4, 5, 2, 6), (1, 3, 1, 6)),
-    ]
+def efficientnet_lite(weights: Weights, picture: Array, repeats: tuple[int, ...]) -> tuple[Array, Array]:
+    """Picture [size, size, 3] in 0…255 -> pooled features [1280], logits [1000]."""
+    strides_and_expansions = [(1, 1), (2, 6), (2, 6), (2, 6), (1, 6), (2, 6), (1, 6)]
+    blocks = [(count, *stage) for count, stage in zip(repeats, strides_and_expansions, strict=True)]
 
     def layer(x: Array, conv: str, norm: str, stride: int = 1, depthwise: bool = False, act: bool = True) -> Array:
         kernel = weights[f"{conv}.weight"].transpose(2, 3, 1, 0)
@@ -43,8 +42,8 @@ def efficientnet_lite0(weights: Weights, picture: Array) -> Array:
 
     x = layer((picture.astype(np.float64) - 127) / 128, "_conv_stem", "_bn0", stride=2)
     number = 0
-    for repeats, _, first_stride, expansion in blocks:
-        for repeat in range(repeats):
+    for count, first_stride, expansion in blocks:
+        for repeat in range(count):
             block = f"_blocks.{number}."
             y = layer(x, block + "_expand_conv", block + "_bn0") if expansion > 1 else x
             stride = first_stride if repeat == 0 else 1
@@ -53,11 +52,11 @@ def efficientnet_lite0(weights: Weights, picture: Array) -> Array:
             x = x + y if repeat else y
             number += 1
     pooled = layer(x, "_conv_head", "_bn1").mean((0, 1))
-    return np.asarray(weights["_fc.weight"] @ pooled + weights["_fc.bias"])
+    return pooled, np.asarray(weights["_fc.weight"] @ pooled + weights["_fc.bias"])
 
 
-def yamnet(variables: Weights, patch: Array) -> Array:
-    """Log-mel patch [96, 64] -> scores [521]."""
+def yamnet(variables: Weights, patch: Array) -> tuple[Array, Array]:
+    """Log-mel patch [96, 64] -> pooled features [1024], scores [521]."""
 
     def get(layer: int, name: str) -> Array:
         path = f"layer-1/layer/_func/_yamnet/layer_with_weights-{layer}/{name}/.ATTRIBUTES/VARIABLE_VALUE"
@@ -72,12 +71,14 @@ def yamnet(variables: Weights, patch: Array) -> Array:
         at = 2 + 4 * block
         x = norm(convolve(x, get(at, "depthwise_kernel")[..., 0], stride, depthwise=True), at + 1)
         x = norm(convolve(x, get(at + 2, "kernel")), at + 3)
-    return np.asarray(1 / (1 + np.exp(-(x.mean((0, 1)) @ get(54, "kernel") + get(54, "bias")))))
+    pooled = x.mean((0, 1))
+    return pooled, np.asarray(1 / (1 + np.exp(-(pooled @ get(54, "kernel") + get(54, "bias")))))
 
 
 def minilm(weights: Weights, ids: Array) -> Array:
     """Word-piece ids [t] -> unit vector [384]."""
-    heads, layers = 12, 6
+    heads = 12
+    layers = sum(name.endswith("intermediate.dense.weight") for name in weights)
     erf = np.vectorize(math.erf)
 
     def linear(x: Array, name: str) -> Array:

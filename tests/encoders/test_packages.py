@@ -6,19 +6,23 @@ from typing import Any
 
 import pytest
 
-from feature_cache.encoders import efficientnet_lite, minilm, packages, yamnet
+from feature_cache.encoders import efficientnet_lite, minilm, packages, paraphrase, whisper, yamnet
+from feature_cache.encoders.efficientnet_lite import LITE0, LITE2, EfficientNetLite
 from feature_cache.encoders.packages import PackageFile, WeightsError, sha256_of
 
 LOADERS = {
     minilm.FILES[0]: minilm.MiniLM,
     minilm.FILES[1]: minilm.MiniLM,
-    minilm.FILES[2]: lambda: minilm._tokenizer.__wrapped__(),
-    efficientnet_lite.FILES[0]: efficientnet_lite.EfficientNetLite0,
-    efficientnet_lite.FILES[1]: efficientnet_lite.class_names,
-    efficientnet_lite.FILES[2]: efficientnet_lite.class_names,
+    minilm.FILES[2]: lambda: minilm._tokenizer.__wrapped__(9),
+    paraphrase.FILES[0]: paraphrase.ParaphraseMiniLM,
+    LITE0.files[0]: lambda: EfficientNetLite(LITE0),
+    LITE2.files[0]: lambda: EfficientNetLite(LITE2),
+    LITE0.files[1]: efficientnet_lite.class_names,
+    LITE0.files[2]: efficientnet_lite.class_names,
     yamnet.FILES[0]: yamnet.YAMNet,
     yamnet.FILES[1]: yamnet.YAMNet,
     yamnet.FILES[2]: yamnet.class_names,
+    whisper.FILES[0]: whisper.Whisper,
 }
 
 
@@ -67,7 +71,7 @@ def copy_or_original(copied: list[PackageFile], folder: Path, monkeypatch: pytes
 
 
 def test_the_digest_depends_on_every_file_and_on_their_order() -> None:
-    first, second = efficientnet_lite.FILES[1:]
+    first, second = LITE0.files[1:]
     digests = [hashlib.sha256(file.locate().read_bytes()).digest() for file in (first, second)]
     assert sha256_of([first, second]) == hashlib.sha256(b"".join(digests)).hexdigest()
     assert len({sha256_of(files) for files in ([first], [second], [first, second], [second, first])}) == 4
