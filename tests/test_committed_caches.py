@@ -112,7 +112,7 @@ def test_no_medium_is_in_two_splits() -> None:
     assert sum(len(splits) > 1 for splits in homes.values()) == 0
 
 
-@pytest.mark.parametrize("first, second", itertools.combinations(SPLITS, 2))
+@pytest.mark.parametrize("first, second", list(itertools.combinations(SPLITS, 2)))
 def test_no_picture_of_one_split_looks_nearly_like_one_of_another(first: str, second: str) -> None:
     found = fingerprints()
     drawn = np.array([value is not None for value in found["thumbnail"]]) & (found["modality"] != "depth")
@@ -127,14 +127,18 @@ def test_no_picture_of_one_split_looks_nearly_like_one_of_another(first: str, se
 
 
 @pytest.mark.parametrize("dataset", SPLIT_BY_CAPTION)
-def test_no_embedding_of_one_split_is_that_of_another(dataset: str) -> None:
-    """What a network takes for the same thing exactly; depth maps of boxes are the exception."""
+def test_no_item_of_one_split_is_nearly_one_of_another_in_all_of_its_modalities(dataset: str) -> None:
+    """By the embeddings: cosines of captions below 0.96, and of the least like modality below 0.92."""
     cache = open_cache(CACHES / dataset)
-    for modality in set(cache.modalities) - {"depth"}:
-        features = {split: cache.features(split, modality).astype(np.float32) for split in SPLITS}
-        for a, b in itertools.combinations(SPLITS, 2):
-            cosines = features[a] @ features[b].T / cache.modalities[modality].scale ** 2
-            assert cosines.max() < 0.99995
+    for first, second in itertools.combinations(SPLITS, 2):
+        cosines = {
+            modality: cache.features(first, modality).astype(np.float32)
+            @ cache.features(second, modality).astype(np.float32).T
+            / spec.scale**2
+            for modality, spec in cache.modalities.items()
+        }
+        assert cosines["text"].max() < 0.96
+        assert np.minimum.reduce(list(cosines.values())).max() < 0.92
 
 
 @pytest.mark.parametrize("dataset", sorted(CLASSIFIED))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from feature_cache.archives import archive_named, unpacked
 from feature_cache.datasets.base import Item
 from feature_cache.datasets.emoji_list import GROUP_CLASSES, PEOPLE, SOURCE, Emoji, drawings, read_emoji
+from feature_cache.datasets.lookalikes import HEAD
 from feature_cache.datasets.pictures import open_on_white
 from feature_cache.datasets.splits import by_id, caption_key, members, split_of
 from feature_cache.errors import MediaError
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 SIDE = 256
 """Pixels of a rendered vector drawing's side."""
+ALIKE_IN_ALL_STYLES = ("sunglasses",)
+"""What is nearly the same picture in the training's styles and in the test's."""
 
 
 class EmojiStyles:
@@ -76,11 +79,12 @@ class EmojiStyles:
 
 
 def _one_of_each_kind(emoji: Sequence[Emoji]) -> list[Emoji]:
-    """The first emoji of every caption key that is in training."""
+    """The first emoji of every caption key, or of every family that looks alike, that is in training."""
     first: dict[str, Emoji] = {}
     for e in emoji:
-        first.setdefault(caption_key(e.name), e)
-    return [e for key, e in first.items() if key and e.group != PEOPLE and split_of(key) == "train"]
+        if (key := caption_key(e.name)) and e.group != PEOPLE and e.name not in ALIKE_IN_ALL_STYLES:
+            first.setdefault(HEAD.get(key, key), e)
+    return [e for key, e in first.items() if split_of(key) == "train"]
 
 
 def _item(style: str, file: Path, emoji: Emoji, label: int) -> Item:

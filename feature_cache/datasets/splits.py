@@ -27,10 +27,11 @@ _VARIANTS = {
     ),
     "colour, material and make": (
         "red orange yellow green blue purple brown black white pink grey light dark clear wood wooden oak alder teak "
-        "teck modern classic manual motorized"
+        "teck modern classic sport manual motorized hard softly soft"
     ),
     "parts and states": (
-        "wall pane panes seat seats zone zones open opened closed with without no not the and of"
+        "wall pane panes seat seats zone zones open opened closed raised lowered vertically horizontally with without "
+        "no not the and of"
     ),
 }  # fmt: skip
 VARIANTS = frozenset(word for words in _VARIANTS.values() for word in words.split())
