@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from cmcl_jax.report import comparison_tables as tables
 from cmcl_jax.report.comparison import load_comparison
+from cmcl_jax.report.comparison_tasks import tasks_table
 from cmcl_jax.report.tables import Table
 from feature_cache.atomic import write_atomically
 
@@ -40,6 +41,14 @@ Differences are taken within the same order and seed, in percentage points; bold
 excludes zero. p, pairs: paired t-test over all pairs of order and seed, which takes them as independent. p, orders:
 t-test over the means of the orders, the careful one. p, ranks: Wilcoxon's signed-rank test over all pairs. All are
 two-sided and not corrected for the number of rows.
+"""
+TASKS = """
+## Task by task
+
+{tasks}
+
+Means over orders and seeds: of the zero-shot start, and for each method just after a task's own step → after the last
+one.
 """
 INTERVALS = {
     "orders": "The intervals are Student's over the orders of the steps, each the mean of its seeds.",
@@ -80,6 +89,7 @@ def write_comparison(workdirs: Mapping[str, Sequence[str | Path]], out_dir: str 
         page += DIFFERENCES.format(title=differences.title, differences=differences.markdown())
         contents["differences.png"] = figures.png(comparison_figures.differences(comparison))
         shown.append(differences)
+    page += TASKS.format(tasks=tasks_table(comparison).markdown())
     contents["comparison.json"] = json.dumps(tables.as_json(comparison), indent=2, ensure_ascii=False).encode()
     contents["report.md"] = page.encode()
     out = Path(out_dir)

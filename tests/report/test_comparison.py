@@ -16,6 +16,7 @@ from cmcl_jax.report.comparison import Comparison, load_comparison
 from cmcl_jax.report.comparison_figures import differences, levels
 from cmcl_jax.report.comparison_report import write_comparison
 from cmcl_jax.report.comparison_tables import as_json, differences_table, levels_table
+from cmcl_jax.report.comparison_tasks import tasks_table
 
 MakeRun = Callable[..., Path]
 Folders = dict[str, list[Path]]
@@ -139,6 +140,18 @@ def test_both_tables_fit_a_terminal_of_80_columns(folders: Folders) -> None:
         Console(file=wide, width=200).print(table.rich())
         lines = [[line.rstrip() for line in output.getvalue().splitlines()] for output in (narrow, wide)]
         assert lines[0] == lines[1]
+
+
+def test_every_task_has_its_levels_before_just_after_its_step_and_at_the_end(folders: Folders) -> None:
+    table = cells(tasks_table(load_comparison(folders)).markdown())
+    matrices = {method: [np.load(path / "r10_matrix.npy") for path in paths] for method, paths in folders.items()}
+    zero_shot, vanilla, _, joint = table["furniture text–depth · R@10"]  # learned in step 3, in the third column
+    expected = [np.mean([matrix[:, row, 2].mean() for matrix in matrices["vanilla"]]) for row in (0, 3, 5)]
+    assert float(zero_shot) == pytest.approx(expected[0], abs=0.051)
+    assert [float(level) for level in vanilla.split(" → ")] == pytest.approx(expected[1:], abs=0.051)
+    final_of_joint = np.mean([matrix[:, -1, 2].mean() for matrix in matrices["joint"]])
+    assert float(joint.strip(" |")) == pytest.approx(final_of_joint, abs=0.051)  # it has no step of its own
+    assert "furniture vision–depth · Acc" not in table  # which has no text
 
 
 def test_the_json_has_every_number_of_the_tables(folders: Folders, tmp_path: Path) -> None:
