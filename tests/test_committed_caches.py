@@ -14,6 +14,7 @@ from feature_cache import datasets, open_cache
 from feature_cache.datasets.likeness import NEAR_DUPLICATE, SIDE, distances
 from feature_cache.datasets.splits import caption_key
 from feature_cache.encoders.pocketbind import PocketBind
+from feature_cache.errors import MediaError
 from feature_cache.extraction import why_outdated
 from feature_cache.manifest import SPLITS
 from feature_cache.registry import resolve
@@ -160,3 +161,21 @@ def test_features_have_the_scale_that_the_manifest_states(dataset: str) -> None:
     for modality, spec in cache.modalities.items():
         norms = np.linalg.norm(cache.features("train", modality).astype(np.float64), axis=1)
         np.testing.assert_allclose(norms, spec.scale, rtol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_the_media_give_the_same_features_where_they_are_there(dataset: str) -> None:
+    """Every fortieth item; `make pocket-media` fetches the media, which are not in the repository."""
+    try:
+        source = resolve(datasets.REGISTRY, "dataset", dataset)(Path("media"))
+    except MediaError as error:
+        pytest.skip(str(error))
+    cache, encoder = open_cache(CACHES / dataset), PocketBind("cpu")
+    items = source.items("test")[::40]
+    assert [item.id for item in items] == cache.ids("test")[::40]
+    for modality in source.modalities:
+        embedded = encoder.embed(modality, [encoder.preprocess(modality, item.open(modality)) for item in items])
+        stored = cache.features("test", modality)[::40].astype(np.float64)
+        differences = np.linalg.norm(embedded - stored, axis=1) / np.linalg.norm(stored, axis=1)
+        assert differences.max() < 1e-3
