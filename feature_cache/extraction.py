@@ -22,6 +22,7 @@ class Options:
     Attributes:
         batch_size: media that are embedded at once.
         dtype: "float16" or "float32", of the stored features.
+        normalize: bring every embedding to length 1 before it is stored.
         shard_size: rows of a shard, the unit of resuming; a shard is a fixed range of a split's items.
         overwrite: make every shard again.
         max_failure_rate: the largest share of items that may fail to decode in a finished cache.
@@ -29,6 +30,7 @@ class Options:
 
     batch_size: int = 32
     dtype: str = "float16"
+    normalize: bool = False
     shard_size: int = 512
     overwrite: bool = False
     max_failure_rate: float = 0.01
@@ -53,7 +55,9 @@ class Report:
     seconds: float
 
 
-def why_outdated(folder: Path, encoder: type[Encoder], dataset: type[Dataset], dtype: str) -> str | None:
+def why_outdated(
+    folder: Path, encoder: type[Encoder], dataset: type[Dataset], options: Options, precision: str = "float32"
+) -> str | None:
     """Why the cache in `folder` has to be made (again); None if it is up to date.
 
     Decided from the manifest and the lengths of files alone: nothing is constructed, no weights are read.
@@ -70,7 +74,9 @@ def why_outdated(folder: Path, encoder: type[Encoder], dataset: type[Dataset], d
         "preprocessing_version": encoder.preprocessing_version,
         "dataset": dataset.name,
         "dataset_version": dataset.version,
-        "dtype": dtype,
+        "dtype": options.dtype,
+        "precision": precision,
+        "normalized": options.normalize,
     }
     found = {name: getattr(manifest, name) for name in wanted}
     changed = [name for name in wanted if found[name] != wanted[name]]
@@ -97,7 +103,7 @@ def extract(
     splits = {split: dataset.items(split) for split in SPLITS}
     _check_ids(dataset, splits)
     total = sum(map(len, splits.values()))
-    writer = CacheWriter(folder, describe(encoder, dataset, options.dtype))
+    writer = CacheWriter(folder, describe(encoder, dataset, options))
     reused = 0
     for split, index, items in _shards(splits, options.shard_size):
         if not options.overwrite and writer.reuse_shard(split, index, _rows(items)):
@@ -120,7 +126,7 @@ def extract(
     return Report(total, reused, writer.failures, finished, time.monotonic() - start)
 
 
-def describe(encoder: Encoder, dataset: Dataset, dtype: str) -> Manifest:
+def describe(encoder: Encoder, dataset: Dataset, options: Options) -> Manifest:
     """The manifest of a cache that has no rows yet. Raises `CacheError` if the encoder lacks a modality."""
     needed = [*dataset.modalities, *(["text"] if dataset.classes or dataset.open_classes else [])]
     lacking = sorted(set(needed) - set(encoder.modalities))
@@ -135,7 +141,9 @@ def describe(encoder: Encoder, dataset: Dataset, dtype: str) -> Manifest:
         preprocessing_version=encoder.preprocessing_version,
         dataset=dataset.name,
         dataset_version=dataset.version,
-        dtype=dtype,
+        dtype=options.dtype,
+        precision=encoder.precision,
+        normalized=options.normalize,
         synthetic=dataset.synthetic,
         sources=dataset.sources,
         modalities={modality: encoder.modalities[modality] for modality in dataset.modalities},

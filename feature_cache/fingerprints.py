@@ -87,7 +87,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--data_root", type=Path, default=Path("media"), help="folder of the raw media")
     parser.add_argument("--out", type=Path, required=True, help="the Parquet file to write")
     flags = parse_strictly(parser, arguments)
-    loaded = [resolve(datasets.REGISTRY, "dataset", name)(flags.data_root) for name in datasets.REGISTRY]
+    loaded = [resolve(datasets.REGISTRY, "dataset", name)(flags.data_root) for name in datasets.POCKET]
     rows = [row for dataset in loaded for row in fingerprints(dataset)]
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(rows, SCHEMA), sink, compression="zstd", compression_level=19)

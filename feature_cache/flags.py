@@ -1,7 +1,7 @@
 """What the command lines share: unknown flags with the nearest valid ones, and names checked against a registry."""
 
 import argparse
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NoReturn
 
 from feature_cache.errors import UnknownNameError
@@ -36,8 +36,12 @@ def one_of(valid: Iterable[str], kind: str) -> Callable[[str], str]:
     return parse
 
 
-def some_of(valid: Iterable[str], kind: str) -> Callable[[str], list[str]]:
-    """An argparse `type` for several names with commas between, each taken once, or "all".
+def some_of(
+    valid: Iterable[str], kind: str, groups: Mapping[str, Sequence[str]] | None = None
+) -> Callable[[str], list[str]]:
+    """An argparse `type` for several names with commas between, each taken once; a group's stands for its members.
+
+    Without groups there is one, "all".
 
     >>> some_of(["emoji", "furniture"], "dataset")("furniture,emoji,furniture")
     ['furniture', 'emoji']
@@ -45,10 +49,11 @@ def some_of(valid: Iterable[str], kind: str) -> Callable[[str], list[str]]:
     ['emoji', 'furniture']
     """
     valid = list(valid)
-    check = one_of([*valid, "all"], kind)
+    groups = {"all": valid} if groups is None else groups
+    check = one_of([*valid, *groups], kind)
 
     def parse(text: str) -> list[str]:
-        names = list(dict.fromkeys(map(check, text.split(","))))
-        return valid if "all" in names else names
+        names = map(check, text.split(","))
+        return list(dict.fromkeys(member for name in names for member in groups.get(name, [name])))
 
     return parse

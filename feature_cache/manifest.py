@@ -20,6 +20,8 @@ MODALITY_ORDER = ("vision", "text", "audio", "thermal", "depth", "imu", "video",
 """Storage order of modalities everywhere; in a pair, A is the one that comes first. Speech is this project's own."""
 SPLITS = ("train", "validation", "test")
 DTYPES = ("float16", "float32")
+LATER_FIELDS = {"precision": "float32", "normalized": False}
+"""Fields that came after the first caches, with what those were made with: absent means this, so old checksums hold."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,8 @@ class Manifest:
         weights_sha256: of all of the encoder's weights.
         preprocessing_version, dataset_version: change whenever the features do, weights apart.
         dtype: "float16" or "float32", of all arrays in the cache.
+        precision: in what the encoder computed them.
+        normalized: whether they were brought to length 1 instead of being stored as the encoder scaled them.
         synthetic: whether the media were made up.
         sources: where the media come from, with their licences.
         modalities: in storage order.
@@ -128,6 +132,8 @@ class Manifest:
     splits: dict[str, Split] = field(default_factory=dict)
     class_file: FileRecord | None = None
     failures_file: FileRecord | None = None
+    precision: str = "float32"
+    normalized: bool = False
 
     def __post_init__(self) -> None:
         _require(self.dtype in DTYPES, f"dtype should be one of {', '.join(DTYPES)}, but is {self.dtype!r}")
@@ -171,7 +177,8 @@ class Manifest:
         return _checksum(self._fields())
 
     def _fields(self) -> dict[str, Any]:
-        return {"format_version": FORMAT_VERSION, **dataclasses.asdict(self)}
+        fields = {"format_version": FORMAT_VERSION, **dataclasses.asdict(self)}
+        return without_defaults(fields)
 
     @classmethod
     def from_json(cls, text: str) -> "Manifest":
@@ -186,7 +193,7 @@ class Manifest:
         if version != FORMAT_VERSION:
             raise SchemaError(f"format_version should be {FORMAT_VERSION}, but is {version!r}")
         checksum = fields.pop("checksum", None)
-        manifest: Manifest = decode(cls, fields)
+        manifest: Manifest = decode(cls, {**LATER_FIELDS, **fields})
         found = _checksum({"format_version": version, **fields})
         if checksum != found:
             raise SchemaError(f"its content should have the checksum {checksum!r}, but has {found!r}")
@@ -223,6 +230,15 @@ def shard_stem(split: str, index: int) -> str:
     'train-00007'
     """
     return f"{split}-{index:05d}"
+
+
+def without_defaults(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a document less the `LATER_FIELDS` that have their default.
+
+    >>> without_defaults({"encoder": "mine", "precision": "float32", "normalized": True})
+    {'encoder': 'mine', 'normalized': True}
+    """
+    return {name: value for name, value in fields.items() if name not in LATER_FIELDS or value != LATER_FIELDS[name]}
 
 
 def _checksum(fields: dict[str, Any]) -> str:

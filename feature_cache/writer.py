@@ -27,6 +27,7 @@ from feature_cache.manifest import (
     Split,
     record_of,
     shard_stem,
+    without_defaults,
 )
 from feature_cache.schema import SchemaError, decode
 from feature_cache.shards import Rows
@@ -210,10 +211,13 @@ class CacheWriter:
 
     def _metadata(self, features: FileRecord, failures: Sequence[Failure]) -> dict[str, Any]:
         """What a shard was made from and by; equal metadata and rows mean that it need not be made again."""
-        names = ("encoder", "weights_sha256", "preprocessing_version", "dataset", "dataset_version", "dtype")
+        names = (
+            "encoder", "weights_sha256", "preprocessing_version", "dataset", "dataset_version", "dtype", "precision",
+            "normalized",
+        )  # fmt: skip
         return {
             "format_version": FORMAT_VERSION,
-            **{name: getattr(self.manifest, name) for name in names},
+            **without_defaults({name: getattr(self.manifest, name) for name in names}),
             "modalities": {name: dataclasses.asdict(spec) for name, spec in self.manifest.modalities.items()},
             "features": dataclasses.asdict(features),
             "failures": [dataclasses.asdict(failure) for failure in failures],

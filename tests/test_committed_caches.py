@@ -15,7 +15,7 @@ from feature_cache.datasets.likeness import NEAR_DUPLICATE, SIDE, distances
 from feature_cache.datasets.splits import caption_key
 from feature_cache.encoders.pocketbind import PocketBind
 from feature_cache.errors import MediaError
-from feature_cache.extraction import why_outdated
+from feature_cache.extraction import Options, why_outdated
 from feature_cache.manifest import SPLITS
 from feature_cache.registry import resolve
 
@@ -35,7 +35,7 @@ def test_every_byte_is_the_one_that_was_extracted(dataset: str) -> None:
 @pytest.mark.parametrize("dataset", DATASETS)
 def test_todays_code_and_weights_would_extract_the_same(dataset: str) -> None:
     source = resolve(datasets.REGISTRY, "dataset", dataset)
-    assert why_outdated(CACHES / dataset, PocketBind, source, "float16") is None
+    assert why_outdated(CACHES / dataset, PocketBind, source, Options()) is None
     cache = open_cache(CACHES / dataset)
     encoder = PocketBind("cpu")
     assert cache.manifest.weights_sha256 == encoder.weights_sha256()

@@ -10,3 +10,6 @@ REGISTRY: dict[str, str] = {
     "exercises": "feature_cache.datasets.exercises:Exercises",
     "spoken": "feature_cache.datasets.spoken:Spoken",
 }
+POCKET = tuple(REGISTRY)
+GROUPS = {"pocket": POCKET}
+"""Names that stand for several datasets on the command line."""

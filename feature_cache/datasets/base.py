@@ -1,5 +1,6 @@
 """What a dataset has to offer to be extracted: items whose media are opened when asked for."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,17 +33,43 @@ class DepthMap:
     """Distance from the camera's plane at every pixel.
 
     Attributes:
-        depth: in the scene's own unit; infinite where there is nothing.
+        depth: in `unit`s; infinite where there is nothing.
+        unit: how many metres one is; None where nobody knows.
     """
 
     depth: Float32[np.ndarray, "h w"]
+    unit: float | None = None
+
+
+class Video(ABC):
+    """Moving pictures of one size, without sound. `len` of it is the number of its frames.
+
+    Attributes:
+        rate: frames per second.
+    """
+
+    rate: float
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def pick(self, indices: Sequence[int]) -> "list[Image]":
+        """The frames at these indices, which do not decrease; one may be asked for several times."""
 
 
 @dataclass(frozen=True, eq=False)
-class Clip:
-    """A short video without sound: a few pictures of one size, evenly spaced over it, in order."""
+class Clip(Video):
+    """A short video that is in memory: a few pictures, evenly spaced, in order."""
 
     frames: "Sequence[Image]"
+    rate: float = 4.0
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def pick(self, indices: Sequence[int]) -> "list[Image]":
+        return [self.frames[index] for index in indices]
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +85,7 @@ class Motion:
     rate: int
 
 
-Raw: TypeAlias = "str | Image | Waveform | DepthMap | Clip | Motion"
+Raw: TypeAlias = "str | Image | Waveform | DepthMap | Video | Motion"
 
 
 @dataclass(frozen=True)

@@ -5,3 +5,5 @@ REGISTRY: dict[str, str] = {
     "pocketbind_lite2": "feature_cache.encoders.pocketbind_lite2:PocketBindLite2",
     "pocketraw": "feature_cache.encoders.pocketraw:PocketRaw",
 }
+POCKET = tuple(REGISTRY)
+"""Those whose weights come inside packages."""

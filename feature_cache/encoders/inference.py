@@ -1,7 +1,7 @@
 """How every network is run."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 
 @contextmanager
@@ -10,4 +10,14 @@ def exact_inference() -> Iterator[None]:
     import torch
 
     with torch.inference_mode(), torch.backends.cudnn.flags(deterministic=True, benchmark=False, allow_tf32=False):
+        yield
+
+
+@contextmanager
+def inference(device: str, precision: str = "float32") -> Iterator[None]:
+    """`exact_inference`, with the arithmetic of linear layers in float16 or bfloat16 if `precision` says so."""
+    import torch
+
+    lower = nullcontext() if precision == "float32" else torch.autocast(device, getattr(torch, precision))
+    with exact_inference(), lower:
         yield

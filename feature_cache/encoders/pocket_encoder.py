@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
@@ -12,12 +13,13 @@ from jaxtyping import Float, Float32, Int64
 
 from feature_cache.datasets.base import Clip, DepthMap, Motion, Raw, Waveform
 from feature_cache.encoders import efficientnet_lite, minilm, paraphrase, whisper, yamnet
-from feature_cache.encoders.base import choose_device
+from feature_cache.encoders.base import check_precision, choose_device
 from feature_cache.encoders.depth_picture import depth_picture
 from feature_cache.encoders.log_mel import log_mel_patches
 from feature_cache.encoders.motion_spectra import motion_spectra
 from feature_cache.encoders.packages import PackageFile, sha256_of
 from feature_cache.encoders.whisper_log_mel import whisper_log_mel
+from feature_cache.errors import UserError
 from feature_cache.manifest import ModalitySpec
 from feature_cache.registry import check_name
 
@@ -66,9 +68,16 @@ class PocketEncoder(ABC):
     name: ClassVar[str]
     preprocessing_version: ClassVar[str]
     modalities: Mapping[str, ModalitySpec]
+    precisions: ClassVar[tuple[str, ...]] = ("float32",)
     parts: ClassVar[Parts]
 
-    def __init__(self, device: str = "auto") -> None:
+    def __init__(self, device: str = "auto", precision: str = "float32", weights: Path | None = None) -> None:
+        check_precision(type(self), precision)
+        if weights is not None:
+            raise UserError(
+                f"--weights={weights}: the encoder {self.name} has its weights in packages, and takes none."
+            )
+        self.precision = precision
         self._requested_device = device
 
     def weights_sha256(self) -> str:

@@ -1,4 +1,4 @@
-"""What every dataset of the registry promises."""
+"""What every dataset of the pocket suite promises."""
 
 import pickle
 import subprocess
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from feature_cache.datasets import REGISTRY
+from feature_cache.datasets import POCKET, REGISTRY
 from feature_cache.datasets.base import Clip, Dataset, DepthMap, Item, Motion, Waveform
 from feature_cache.errors import MediaError, UnknownNameError
 from feature_cache.manifest import MODALITY_ORDER, SPLITS
@@ -23,7 +23,7 @@ TYPES = {
 }  # fmt: skip
 
 
-@pytest.fixture(params=sorted(REGISTRY))
+@pytest.fixture(params=sorted(POCKET))
 def dataset(request: pytest.FixtureRequest, tiny_media: Path) -> Dataset:
     if request.param == "instruments":
         need_synthesizer()

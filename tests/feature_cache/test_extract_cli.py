@@ -33,7 +33,7 @@ def test_help_explains_every_flag_and_shows_examples(capsys: pytest.CaptureFixtu
     assert stopped.value.code == 0
     said = capsys.readouterr().out
     assert all(f"--{flag}" in said for flag in [*FLAGS, "max_failure_rate"])
-    assert "python extract_features.py --encoder=pocketbind --dataset=all" in said
+    assert "python extract_features.py --encoder=pocketbind --dataset=pocket" in said
     assert "With --overwrite it starts over each time" in said
     assert all(name in said for name in [*encoders.REGISTRY, *datasets.REGISTRY])
 
@@ -60,7 +60,7 @@ def test_unknown_encoder_and_dataset_are_named_with_the_nearest(tiny: Tiny, caps
     assert "no encoder 'tinybond'; did you mean tinybind" in said
     said = refused(capsys, "--encoder=tinybind", "--dataset=tones,toness")
     assert "no dataset 'toness'; did you mean tones" in said
-    assert "Valid names: " + ", ".join(sorted([*datasets.REGISTRY, "all"])) in said
+    assert "Valid names: " + ", ".join(sorted([*datasets.REGISTRY, *datasets.GROUPS])) in said
 
 
 @pytest.mark.parametrize(
@@ -119,22 +119,22 @@ class Others(Tones):
     name = "others"
 
 
-def test_all_extracts_every_dataset_into_its_own_folder(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in datasets.REGISTRY.keys() - {"tones"}:
-        monkeypatch.delitem(datasets.REGISTRY, name)
+def test_a_group_extracts_every_dataset_of_it_into_its_own_folder(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(datasets.GROUPS, "both", ("tones", "others"))
     monkeypatch.setitem(datasets.REGISTRY, "others", "tests.feature_cache.test_extract_cli:Others")
-    assert tiny.extract("--dataset=all") == 0
+    assert tiny.extract("--dataset=both") == 0
     for name in ("tones", "others"):
         cache = open_cache(tiny.cache_dir / "tinybind" / name)
         cache.verify()
         assert cache.manifest.dataset == name
 
 
-def test_device_reaches_the_encoder(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    devices: list[str] = []
-    monkeypatch.setattr(TinyBind, "__init__", lambda self, device: devices.append(device))
-    tiny.extract("--device=cpu")
-    assert devices == ["cpu"]
+def test_device_precision_and_weights_reach_the_encoder(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    devices: list[tuple[object, ...]] = []
+    original = TinyBind.__init__
+    monkeypatch.setattr(TinyBind, "__init__", lambda self, *given: devices.append(given) or original(self, *given))
+    tiny.extract("--device=cpu", "--weights=here")
+    assert devices == [("cpu", "float32", Path("here"))]
 
 
 def test_stopping_by_hand_says_how_to_go_on(

@@ -36,6 +36,7 @@ class Everything:
 
 @pytest.fixture
 def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], dict[str, object]]:
+    monkeypatch.setattr(datasets, "POCKET", ("everything",))
     monkeypatch.setattr(datasets, "REGISTRY", {"everything": f"{__name__}:Everything"})
     main([f"--data_root={tmp_path}", f"--out={tmp_path / 'out.parquet'}"])
     rows = pq.read_table(tmp_path / "out.parquet").to_pylist()

@@ -37,8 +37,10 @@ class TinyBind:
     modalities: ClassVar[dict[str, ModalitySpec]] = {"text": ModalitySpec(4), "audio": ModalitySpec(3, 2.5)}
     weights: ClassVar[str] = "ab" * 32
 
-    def __init__(self, device: str = "auto") -> None:
-        self.device = device
+    precisions: ClassVar[tuple[str, ...]] = ("float32",)
+
+    def __init__(self, device: str = "auto", precision: str = "float32", weights: Path | None = None) -> None:
+        self.device, self.precision = device, precision
 
     def weights_sha256(self) -> str:
         return self.weights
