@@ -101,10 +101,8 @@ def _why_anyway(folder: Path, flags: argparse.Namespace) -> str | None:
 def _up_to_date(folder: Path) -> str:
     manifest = Manifest.load(folder)
     rows = sum(split.count for split in manifest.splits.values())
-    lacking = (
-        f", without the items in {FAILURES_FILE} (--retry_failures tries them again)" if manifest.failures_file else ""
-    )
-    return f"{folder} is up to date: {rows} items{lacking}."
+    failed = f", without those in {FAILURES_FILE} (--retry_failures tries them again)"
+    return f"{folder} is up to date: {rows} items{failed if manifest.failures_file else ''}."
 
 
 def summary(report: Report, folder: Path, options: Options) -> str:
