@@ -200,14 +200,13 @@ def _add_how(add: Callable[..., object]) -> None:
 
 
 def _add_who(add: Callable[..., object]) -> None:
-    count = default_workers()
-    workers = f"processes that decode, per encoder; 0 = none besides the encoder's own (default here: {count})"
-    add("--workers", type=_natural, default=count, help=workers)
-    timeout = "after this many seconds a medium counts as one that cannot be decoded (default: 300)"
+    workers = f"processes that decode, for each encoder; 0 = none besides it (default here: {default_workers()})"
+    add("--workers", type=_natural, help=workers)
+    timeout = "after this many seconds a worker gives a medium up as undecodable (default: 300)"
     add("--decode_timeout", type=_seconds, default=DECODE_TIMEOUT, metavar="SECONDS", help=timeout)
     add("--shard", type=_share, default=Share(), metavar="I/N", help="make only the I-th of N shares; see below")
     add("--engine", choices=("local", "ray"), default="local", help="ray: actors of a Ray cluster embed")
-    add("--actors", type=_positive, help="with --engine=ray, how many encoders (default: one per GPU, else per 4 CPUs)")
+    add("--actors", type=_positive, help="with --engine=ray, how many encoders (default: one per GPU, else per 2 CPUs)")
 
 
 def _add_again(add: Callable[..., object]) -> None:

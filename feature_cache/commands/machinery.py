@@ -40,14 +40,25 @@ class Machinery:
 
     def engine(self, dataset: type[Dataset]) -> Engine:
         """Who makes the shards of a dataset. Ask for it before the encoder embeds anything."""
-        return self._local
+        if self._flags.engine == "local":
+            return self._local
+        from feature_cache.ray_actor import Recipe
+        from feature_cache.ray_engine import RayEngine
+
+        flags = self._flags
+        recipe = Recipe(
+            type(self.encoder), flags.device, flags.precision, flags.weights, dataset, flags.data_root,
+            flags.decode_timeout, os.getcwd(),
+        )  # fmt: skip
+        return RayEngine(recipe, flags.actors, flags.workers)
 
     @cached_property
     def _local(self) -> LocalEngine:
         flags = self._flags
-        if not flags.workers:
+        workers = default_workers() if flags.workers is None else flags.workers
+        if not workers:
             return LocalEngine(self.encoder, decode_here(self.encoder))
-        pool = self._stack.enter_context(DecodePool(self.encoder, flags.workers, flags.decode_timeout))
+        pool = self._stack.enter_context(DecodePool(self.encoder, workers, flags.decode_timeout))
         return LocalEngine(self.encoder, pool)
 
     def __enter__(self) -> "Machinery":

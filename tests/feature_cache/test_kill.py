@@ -41,14 +41,12 @@ def test_extraction_killed_at_random_moments_ends_with_the_same_bits_and_no_orph
 
     rng = np.random.default_rng(4)
     kills, interrupted, orphans = 0, 0, set[int]()
-    starts = 0
     shutil.rmtree(tiny.cache)
     tiny.embedded("audio")
     while kills < KILLS:
         done = finished(tiny.cache)
         # Moments over the whole run, more of them after the start-up, which is the longest part here.
         moment = duration * (rng.uniform(0, 1) if kills % 4 == 0 else rng.uniform(0.4, 1))
-        starts += 1
         with start() as process:
             try:
                 process.wait(moment)
@@ -62,7 +60,6 @@ def test_extraction_killed_at_random_moments_ends_with_the_same_bits_and_no_orph
             assert tiny.files() == whole
             shutil.rmtree(tiny.cache)
         assert process.returncode in (0, -9)
-    print(duration, starts, interrupted)
     assert start().wait() == 0
     assert tiny.files() == whole
     assert not wait_for_end(orphans)

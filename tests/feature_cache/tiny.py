@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from feature_cache import MediaError, datasets, encoders
+from feature_cache import MediaError, UserError, datasets, encoders
 from feature_cache.datasets.base import ClassLabel, Item, MediaSource, Raw, Waveform
 from feature_cache.manifest import ModalitySpec
 
@@ -33,7 +33,8 @@ class TinyBind:
     """Audio -> (first sample, mean, length); text -> (first byte, mean, length, 1), both /8 so that float16 is exact.
 
     What is embedded is appended, a line each, to the file that the environment variable TINY_LOG names; it takes
-    TINY_SECONDS a medium.
+    TINY_SECONDS a medium. In the folder TINY_PIDS, every process that embeds makes a file named after its
+    number. TINY_REFUSAL is why it cannot embed at all.
     """
 
     name: ClassVar[str] = "tinybind"
@@ -58,6 +59,10 @@ class TinyBind:
 
     def embed(self, modality: str, batch: Sequence[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
         time.sleep(len(batch) * float(os.environ.get("TINY_SECONDS", "0")))
+        if "TINY_REFUSAL" in os.environ:
+            raise UserError(os.environ["TINY_REFUSAL"])
+        if "TINY_PIDS" in os.environ:
+            (Path(os.environ["TINY_PIDS"]) / str(os.getpid())).touch()
         if "TINY_LOG" in os.environ:
             with open(os.environ["TINY_LOG"], "a") as log:
                 log.writelines(
