@@ -76,8 +76,11 @@ def _extract_dataset(flags: argparse.Namespace, name: str, machinery: Machinery,
         flags.batch_size, flags.dtype, flags.normalize, flags.shard_size, flags.overwrite, flags.max_failure_rate,
         flags.retry_failures, flags.shard,
     )  # fmt: skip
-    weights = machinery.encoder.weights_sha256() if flags.weights else None
-    reason = why_outdated(folder, encoder, dataset, options, flags.precision, weights) or _why_anyway(folder, flags)
+    reason = why_outdated(folder, encoder, dataset, options, flags.precision)
+    if reason is None and flags.weights:  # a checkpoint that is named may be another than the last one
+        weights = machinery.encoder.weights_sha256()
+        reason = why_outdated(folder, encoder, dataset, options, flags.precision, weights)
+    reason = reason or _why_anyway(folder, flags)
     if reason is None:
         console.print(f"{name}: {_up_to_date(folder)}", markup=False)
         return True

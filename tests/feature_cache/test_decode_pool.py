@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -254,3 +255,23 @@ def test_worker_that_cannot_start_says_what_to_try(monkeypatch: pytest.MonkeyPat
     with DecodePool(TinyBind(), 1) as pool, pytest.raises(UserError) as error:
         run(pool, [item("a", partial(hazards.sound, 1))])
     assert re.search(r"could not start \(exit code 1.*--workers=0 does without", str(error.value))
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("encoder", "A worker process cannot import the encoder: No module named 'only_here'"),
+        ("medium", "A worker process cannot import what opens the media (No module named 'only_here')"),
+    ],
+)
+def test_code_that_only_this_process_has_is_named_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, what: str, said: str
+) -> None:
+    module = types.ModuleType("only_here")
+    exec("from tests.feature_cache.tiny import TinyBind\nclass Mine(TinyBind): pass\ndef sound(): pass", vars(module))
+    monkeypatch.setitem(sys.modules, "only_here", module)
+    encoder = module.Mine() if what == "encoder" else TinyBind()
+    with DecodePool(encoder, 1) as pool, pytest.raises(UserError) as error:
+        run(pool, [item("a", module.sound if what == "medium" else partial(hazards.sound, 1))])
+    assert said in str(error.value)
+    assert "--workers=0" in str(error.value)
