@@ -37,6 +37,7 @@ class Recipe:
         dataset, data_root: of the dataset.
         decode_timeout: seconds that a medium may take.
         directory: what relative paths are relative to.
+        threads: the environment's OMP_NUM_THREADS where the extraction was started.
     """
 
     encoder: type[Encoder]
@@ -47,6 +48,18 @@ class Recipe:
     data_root: Path
     decode_timeout: float
     directory: str
+    threads: str | None = None
+
+    def prepare(self) -> None:
+        """Makes this process like the one that started the extraction, before torch is imported.
+
+        Ray gives an actor as many threads as CPUs, and the sums of a forward pass on a CPU depend on that number.
+        """
+        os.chdir(self.directory)
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+        os.environ.pop("OMP_NUM_THREADS", None)
+        if self.threads is not None:
+            os.environ["OMP_NUM_THREADS"] = self.threads
 
 
 class ShardMaker:
@@ -92,8 +105,8 @@ class ShardMaker:
 
     @cached_property
     def _engine(self) -> LocalEngine:
-        os.chdir(self._recipe.directory)
         recipe = self._recipe
+        recipe.prepare()
         encoder = recipe.encoder(recipe.device, recipe.precision, recipe.weights)
         if (found := encoder.weights_sha256()) != self._manifest.weights_sha256:
             raise CacheError(
@@ -105,7 +118,7 @@ class ShardMaker:
 
     @cached_property
     def _tasks(self) -> dict[int, ShardTask]:
-        os.chdir(self._recipe.directory)
+        self._recipe.prepare()
         dataset = self._recipe.dataset(self._recipe.data_root)
         return {task.number: task for task in shard_tasks(dataset, self._options.shard_size)}
 

@@ -1,7 +1,7 @@
 """Shards made by the actors of a Ray cluster, all of which see the cache's folder and the media."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -90,19 +90,22 @@ class RayEngine:
 
     @cached_property
     def _resources(self) -> Resources:
-        there = self._ray.cluster_resources()
-        cpus, gpus = int(there.get("CPU", 1)), int(there.get("GPU", 0))
-        if self._recipe.device == "cuda" and not gpus:
-            raise UserError(
-                "--device=cuda needs a GPU, but the Ray cluster has none. Use --device=auto or --device=cpu."
-            )
-        on_gpu = bool(gpus) and self._recipe.device != "cpu"
-        actors = self._actors or (gpus if on_gpu else max(cpus // CPUS_PER_ACTOR, 1))
-        if on_gpu and actors > gpus:
-            raise UserError(f"--actors={actors}: each needs a GPU, but the Ray cluster has {gpus}. Ask for fewer.")
-        workers = min(max(cpus // actors - 1, 0), MOST_WORKERS) if self._workers is None else self._workers
-        # One CPU must stay free for the reading tasks of Ray Data, or nothing ever begins.
-        return Resources(actors, min(1.0, max(cpus - 1, 0.5) / actors), int(on_gpu), workers)
+        return share_out(self._ray.cluster_resources(), self._recipe.device, self._actors, self._workers)
+
+
+def share_out(there: Mapping[str, float], device: str, actors: int | None, workers: int | None) -> Resources:
+    """How to use what is there: "CPU" and "GPU" of all machines together. Raises `UserError` as `RayEngine`."""
+    cpus, gpus = int(there.get("CPU", 1)), int(there.get("GPU", 0))
+    if device == "cuda" and not gpus:
+        raise UserError("--device=cuda needs a GPU, but the Ray cluster has none; --device=auto does without.")
+    on_gpu = bool(gpus) and device != "cpu"
+    actors = actors or (gpus if on_gpu else max(cpus // CPUS_PER_ACTOR, 1))
+    if on_gpu and actors > gpus:
+        raise UserError(f"--actors={actors}: each needs a GPU, but the Ray cluster has {gpus}. Ask for fewer.")
+    if workers is None:
+        workers = min(max(cpus // actors - 1, 0), MOST_WORKERS)
+    # One CPU must stay free for the reading tasks of Ray Data, or nothing ever begins.
+    return Resources(actors, min(1.0, max(cpus - 1, 0.5) / actors), int(on_gpu), workers)
 
 
 def _start_ray() -> Any:

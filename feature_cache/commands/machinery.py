@@ -48,7 +48,7 @@ class Machinery:
         flags = self._flags
         recipe = Recipe(
             type(self.encoder), flags.device, flags.precision, flags.weights, dataset, flags.data_root,
-            flags.decode_timeout, os.getcwd(),
+            flags.decode_timeout, os.getcwd(), os.environ.get("OMP_NUM_THREADS"),
         )  # fmt: skip
         return RayEngine(recipe, flags.actors, flags.workers)
 

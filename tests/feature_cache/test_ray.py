@@ -12,7 +12,7 @@ import pytest
 
 from feature_cache import UserError
 from feature_cache.ray_actor import Recipe
-from feature_cache.ray_engine import RayEngine
+from feature_cache.ray_engine import RayEngine, Resources, share_out
 from tests.feature_cache.conftest import Tiny
 from tests.feature_cache.tiny import TONES, TinyBind, Tones, break_medium
 
@@ -24,16 +24,17 @@ from tests.feature_cache import tiny
 
 if __name__ == "__main__":
     tiny.register()
-    ray.init(num_cpus=4, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    gpus = int(sys.argv.pop(1))
+    ray.init(num_cpus=4, num_gpus=gpus, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     sys.exit(extract_features.main(sys.argv[1:]))
 """
 
 
-def start(tiny: Tiny, environment: dict[str, str], *more: str) -> "subprocess.Popen[str]":
-    """Two actors on four logical CPUs."""
+def start(tiny: Tiny, environment: dict[str, str], *more: str, gpus: int = 0) -> "subprocess.Popen[str]":
+    """Two actors, on four logical CPUs, or on as many logical GPUs as are asked for."""
     pids = tiny.cache_dir.parent / "pids"
     pids.mkdir(exist_ok=True)
-    flags = tiny.flags("--engine=ray", "--actors=2", *more)
+    flags = [str(gpus), *tiny.flags("--engine=ray", *([] if gpus else ["--actors=2"]), *more)]
     environment = {**environment, "TINY_PIDS": str(pids), "TINY_SECONDS": "0.1", "RAY_USAGE_STATS_ENABLED": "0"}
     return subprocess.Popen(
         [sys.executable, "-c", DRIVER, *flags], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -46,16 +47,17 @@ def pids(tiny: Tiny) -> set[int]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(("workers", "gpus"), [(0, 0), (1, 2)])
 def test_two_actors_make_what_one_process_makes(
-    tiny: Tiny, subprocess_environment: dict[str, str], workers: int
+    tiny: Tiny, subprocess_environment: dict[str, str], workers: int, gpus: int
 ) -> None:
     break_medium(tiny.data_root, "train3")
     tiny.extract("--max_failure_rate=0.1")
     alone = tiny.files()
     shutil.rmtree(tiny.cache)
     tiny.embedded("audio")
-    with start(tiny, subprocess_environment, f"--workers={workers}", "--max_failure_rate=0.1") as process:
+    more = [f"--workers={workers}", "--max_failure_rate=0.1"]
+    with start(tiny, subprocess_environment, *more, gpus=gpus) as process:
         out, said = process.communicate(timeout=100)
     assert process.returncode == 0, said
     assert out == ""
@@ -65,6 +67,8 @@ def test_two_actors_make_what_one_process_makes(
     assert sorted(tiny.embedded("audio")) == sorted(set(TONES) - {"3"})
     assert len(pids(tiny)) == 2
     assert process.pid not in pids(tiny)
+    visible = sorted((tiny.cache_dir.parent / "pids" / str(pid)).read_text() for pid in pids(tiny))
+    assert visible == (["0", "1"] if gpus else ["", ""])
 
 
 @pytest.mark.slow
@@ -117,3 +121,30 @@ def test_flags_that_do_not_go_together_are_refused(
     with pytest.raises(SystemExit, match="2"):
         tiny.extract(*flags)
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("there", "device", "actors", "workers", "expected"),
+    [
+        ({"CPU": 64.0, "GPU": 8.0}, "auto", None, None, Resources(8, 1.0, 1, 7)),
+        ({"CPU": 64.0, "GPU": 8.0}, "auto", 2, None, Resources(2, 1.0, 1, 16)),
+        ({"CPU": 64.0, "GPU": 8.0}, "cpu", None, 0, Resources(32, 1.0, 0, 0)),
+        ({"CPU": 2.0}, "auto", None, None, Resources(1, 1.0, 0, 1)),
+        ({"CPU": 2.0}, "auto", 2, None, Resources(2, 0.5, 0, 0)),
+        ({"CPU": 1.0}, "cpu", None, None, Resources(1, 0.5, 0, 0)),
+    ],
+)
+def test_actors_fit_into_the_cluster_with_a_cpu_to_spare(
+    there: dict[str, float], device: str, actors: int | None, workers: int | None, expected: Resources
+) -> None:
+    assert share_out(there, device, actors, workers) == expected
+    assert expected.actors * expected.cpus < there["CPU"]
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "actors", "said"),
+    [("cuda", 0, None, "the Ray cluster has none"), ("auto", 2, 3, "--actors=3: each needs a GPU.*has 2")],
+)
+def test_more_gpus_than_there_are_are_refused(device: str, gpus: int, actors: int | None, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        share_out({"CPU": 8.0, "GPU": gpus}, device, actors, None)

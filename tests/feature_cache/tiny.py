@@ -34,7 +34,7 @@ class TinyBind:
 
     What is embedded is appended, a line each, to the file that the environment variable TINY_LOG names; it takes
     TINY_SECONDS a medium. In the folder TINY_PIDS, every process that embeds makes a file named after its
-    number. TINY_REFUSAL is why it cannot embed at all.
+    number, with the GPUs that it may use. TINY_REFUSAL is why it cannot embed at all.
     """
 
     name: ClassVar[str] = "tinybind"
@@ -62,7 +62,8 @@ class TinyBind:
         if "TINY_REFUSAL" in os.environ:
             raise UserError(os.environ["TINY_REFUSAL"])
         if "TINY_PIDS" in os.environ:
-            (Path(os.environ["TINY_PIDS"]) / str(os.getpid())).touch()
+            gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+            (Path(os.environ["TINY_PIDS"]) / str(os.getpid())).write_text(gpus)
         if "TINY_LOG" in os.environ:
             with open(os.environ["TINY_LOG"], "a") as log:
                 log.writelines(
