@@ -19,6 +19,8 @@ ONE_THREAD = {
 }  # read when the libraries are loaded
 STARTING = 300.0
 """Seconds that a worker may take to start: on a cold network disk imports are slow."""
+ENDING = 10.0
+"""Seconds that a killed one is waited for."""
 
 
 class RemoteDecoder:
@@ -114,7 +116,10 @@ class RemoteDecoder:
         process.kill()
         process.stdin.close()
         channel.close()
-        return process.wait()
+        try:
+            return process.wait(ENDING)
+        except subprocess.TimeoutExpired:  # it waits for a disk that does not answer, which no signal can end
+            return -signal.SIGKILL
 
 
 def _request(item: Item, modality: str) -> Message:
