@@ -85,3 +85,7 @@ def _sounds_of(path: Path, group: int) -> Sequence[bytes]:
     with pq.ParquetFile(path) as file:
         sounds: list[bytes] = [entry["bytes"] for entry in file.read_row_group(group, ["audio"])["audio"].to_pylist()]
         return sounds
+
+
+forget = _sounds_of.cache_clear
+"""For those who rewrite a file that has been read."""

@@ -40,8 +40,8 @@ class Llvip:
 
 def _pairs(layout: Layout, split: str) -> Iterator[Item]:
     folders = {"vision": f"llvip/LLVIP/visible/{split}", "thermal": f"llvip/LLVIP/infrared/{split}"}
-    layout.files(folders["thermal"], ".jpg")
-    for name in layout.files(folders["vision"], ".jpg"):
+    names = {name for folder in folders.values() for name in layout.files(folder, ".jpg")}  # half a pair is a failure
+    for name in sorted(names):
         files = {modality: layout.root / folder / name for modality, folder in folders.items()}
         media: dict[str, Callable[[], Raw]] = {
             modality: partial(open_picture, file) for modality, file in files.items()
