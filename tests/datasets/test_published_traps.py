@@ -403,6 +403,15 @@ def test_llvip_lists_half_a_pair_and_fails_when_it_is_opened(side: str, tmp_path
         items["2"].open({"visible": "vision", "infrared": "thermal"}[side])
 
 
+def test_an_empty_folder_is_named(tmp_path: Path) -> None:
+    empty(tmp_path / "ucf101/UCF101/train/Zoo/a.txt")
+    with pytest.raises(MediaError, match="train/Zoo has no .avi files"):
+        Ucf101(tmp_path)
+    (tmp_path / "nyu-d-2/raw_data/train").mkdir(parents=True)
+    with pytest.raises(MediaError, match="raw_data/train has no folders"):
+        NyuDepthV2(tmp_path)
+
+
 def test_a_file_name_that_is_not_unicode_has_an_id_that_is(tmp_path: Path) -> None:
     for split in ("train", "test"):
         for folder in ("visible", "infrared"):
