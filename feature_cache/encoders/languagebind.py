@@ -24,6 +24,7 @@ from feature_cache.checksums import sha256_of_files
 from feature_cache.datasets.base import DepthMap, Raw, Video, Waveform
 from feature_cache.encoders.base import PRECISIONS, check_precision, choose_device, default_weights
 from feature_cache.encoders.clip_tokens import ClipTokenizer
+from feature_cache.encoders.hub_checkpoint import HubCheckpoint
 from feature_cache.encoders.inference import inference
 from feature_cache.encoders.languagebind_preprocessing import (
     audio_spectra,
@@ -31,7 +32,7 @@ from feature_cache.encoders.languagebind_preprocessing import (
     picture_pixels,
     video_pixels,
 )
-from feature_cache.encoders.languagebind_snapshot import FOLDERS, TOWERS, Snapshot
+from feature_cache.encoders.languagebind_snapshot import CHECKPOINT, FOLDERS, TOWERS, Snapshot
 from feature_cache.encoders.media_types import expect
 from feature_cache.manifest import ModalitySpec
 from feature_cache.registry import check_name
@@ -59,6 +60,7 @@ class LanguageBind:
     name: ClassVar[str] = "languagebind"
     preprocessing_version: ClassVar[str] = "1"
     precisions: ClassVar[tuple[str, ...]] = PRECISIONS
+    checkpoint: ClassVar[HubCheckpoint] = CHECKPOINT
     modalities: Mapping[str, ModalitySpec] = MappingProxyType(
         {m: ModalitySpec(_PUBLISHED_DIM, 1.0 if m == "text" else _INITIAL_SCALE) for m in TOWERS}
     )

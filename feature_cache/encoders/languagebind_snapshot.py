@@ -7,9 +7,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from feature_cache.encoders.checkpoints import weights_command
+from feature_cache.encoders.hub_checkpoint import HubCheckpoint, Repository
 from feature_cache.errors import WeightsError
 
-ORGANISATION = "LanguageBind"
 SIZE = 224
 """Height and width of every picture and frame, in pixels; upstream's processors know no other."""
 CONFIG = "config.json"
@@ -26,10 +27,25 @@ TOWERS: Mapping[str, str] = {
     "video": "LanguageBind_Video_FT",
     "tactile": "LanguageBind_Image",
 }
-"""The folder of each modality's tower. Every folder has a text tower, too; upstream's `LanguageBind` keeps that of the
-last one in its list, which in its own examples and in the public reference is the depth tower's. They were frozen while
-the others were trained."""
+"""The folder of each modality's tower. Every folder has a text tower, too, which was frozen while the other was trained;
+upstream's `LanguageBind` keeps that of the last folder it is given, and that is Depth in all of upstream's examples and
+in the public reference."""
 FOLDERS = tuple(sorted(set(TOWERS.values())))
+
+CHECKPOINT = HubCheckpoint(
+    name="LanguageBind's five towers",
+    license="MIT",
+    home="https://huggingface.co/LanguageBind",
+    size=8_960_881_828,  # 4 bytes for each parameter of the architecture
+    repositories=(
+        Repository("LanguageBind/LanguageBind_Audio_FT", "4820c496563c46acfb1ff9a486fae5319f16257e"),
+        Repository("LanguageBind/LanguageBind_Depth"),
+        Repository("LanguageBind/LanguageBind_Image", "d8c2e37b439f4fc47c649dc8b90cdcd3a4e0c80e"),
+        Repository("LanguageBind/LanguageBind_Thermal"),
+        Repository("LanguageBind/LanguageBind_Video_FT", "13f52c20ce666a7d017bcd00522039f4ab034a66"),
+    ),
+    files=(CONFIG, *TOKENIZER, WEIGHTS),
+)
 
 # What upstream's classes assume where config.json is silent. (mean, std and size of the published audio tower are
 # -4.2677393, 4.5689974 and 112 x 1036; they are in its config.json.)
@@ -155,8 +171,7 @@ class Snapshot:
 
 def remedy(folder: Path) -> str:
     """How to get a checkpoint's folder."""
-    by_hand = f"hf download {ORGANISATION}/{folder.name} --local-dir {folder}"
     return (
-        f"Run `python extract_features.py weights --encoder=languagebind --weights={folder.parent}`, or by hand "
-        f"`{by_hand}`; files that you have elsewhere are named with --weights, the folder of {', '.join(FOLDERS)}."
+        f"Run `{weights_command('languagebind', folder.parent)}`, or, if you have the folders {', '.join(FOLDERS)} "
+        "elsewhere, name the folder that they are in with --weights."
     )

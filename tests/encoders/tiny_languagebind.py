@@ -3,16 +3,17 @@
 import json
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from safetensors.torch import save_file
 
 from feature_cache.encoders.clip_tokens import END, START, _letters
 from feature_cache.encoders.languagebind import LanguageBind
 from feature_cache.encoders.languagebind_snapshot import FOLDERS, SIZE, Snapshot
-from feature_cache.encoders.languagebind_towers import _constructible, architecture
 from feature_cache.manifest import ModalitySpec
+
+if TYPE_CHECKING:
+    import torch
 
 DIM = 24
 MERGES = ["t h", "th e</w>", "a n", "i n", "in g</w>", "c a", "ca t</w>", "d o", "do g</w>"]
@@ -33,6 +34,9 @@ def write_tiny_languagebind(folder: Path, seed: int = 0) -> Path:
     audio tower has spectra that are not square. They are saved as PEFT and transformers did in 2023. The thermal one is
     a safetensors file.
     """
+    import torch
+    from safetensors.torch import save_file
+
     for number, name in enumerate(FOLDERS):
         snapshot = Snapshot(folder / name)
         snapshot.folder.mkdir(parents=True)
@@ -67,10 +71,14 @@ def tiny_config(kind: str) -> dict:
     }  # fmt: skip
 
 
-def random_state(snapshot: Snapshot, seed: int) -> dict[str, torch.Tensor]:
+def random_state(snapshot: Snapshot, seed: int) -> "dict[str, torch.Tensor]":
     """Every parameter of the snapshot's model at random, large enough that each matters, under today's names."""
+    import torch
+
+    from feature_cache.encoders.languagebind_towers import architecture
+
     model_class, config_class = architecture(snapshot.kind)
-    config = config_class.from_dict(_constructible(snapshot.config))
+    config = config_class.from_dict(snapshot.config)
     for part in (config, config.text_config, config.vision_config):
         part._attn_implementation = "eager"
     generator = np.random.default_rng(seed)
@@ -85,8 +93,10 @@ def random_state(snapshot: Snapshot, seed: int) -> dict[str, torch.Tensor]:
     return state
 
 
-def old_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def old_names(state: "dict[str, torch.Tensor]") -> "dict[str, torch.Tensor]":
     """As PEFT 0.3 and transformers 4.30 named the parameters, which saved the text's positions as well."""
+    import torch
+
     positions = {"text_model.embeddings.position_ids": torch.arange(77)[None]}
     return positions | {name.replace(".base_layer.", "."): value.contiguous() for name, value in state.items()}
 
