@@ -27,9 +27,9 @@ TOWERS: Mapping[str, str] = {
     "video": "LanguageBind_Video_FT",
     "tactile": "LanguageBind_Image",
 }
-"""The folder of each modality's tower. Every folder has a text tower, too, which was frozen while the other was trained;
-upstream's `LanguageBind` keeps that of the last folder it is given, and that is Depth in all of upstream's examples and
-in the public reference."""
+"""The folder of each modality's tower. Every folder has a text tower, too, which was frozen while the other was trained.
+Upstream's `LanguageBind` keeps that of the last folder it is given, which is Depth in all of upstream's examples and in
+the public reference."""
 FOLDERS = tuple(sorted(set(TOWERS.values())))
 
 CHECKPOINT = HubCheckpoint(
