@@ -27,7 +27,7 @@ TOWERS: Mapping[str, str] = {
     "video": "LanguageBind_Video_FT",
     "tactile": "LanguageBind_Image",
 }
-"""The folder of each modality's tower. Every folder has a text tower, too, which was frozen while the other was trained.
+"""The folder of each modality's tower. Each folder has a text tower, too, which was frozen while the other was trained.
 Upstream's `LanguageBind` keeps that of the last folder it is given, which is Depth in all of upstream's examples and in
 the public reference."""
 FOLDERS = tuple(sorted(set(TOWERS.values())))

@@ -7,18 +7,19 @@ Importing this module imports torch.
 import copy
 import importlib
 import importlib.metadata
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from feature_cache.encoders.bare_package import skip_package_init
 from feature_cache.encoders.languagebind_snapshot import SIZE, Snapshot, remedy
+from feature_cache.encoders.packages import PackageFile
 from feature_cache.encoders.state_dicts import load_strictly, read_state_dict
 from feature_cache.errors import WeightsError
-
-PACKAGE, VERSION = "languagebind", "0.1.0"
 
 
 class TextTower(nn.Module):
@@ -90,11 +91,26 @@ def architecture(kind: str) -> tuple[Any, Any]:
             f"transformers {found} is installed, with which LanguageBind's text tower silently loses its causal mask "
             "and embeds otherwise. Run `pip install 'transformers>=4.57,<5'`."
         )
-    skip_package_init(PACKAGE, VERSION)
-    model = importlib.import_module(f"{PACKAGE}.{kind}.modeling_{kind}")
-    config = importlib.import_module(f"{PACKAGE}.{kind}.configuration_{kind}")
+    with _bare_package():
+        model = importlib.import_module(f"languagebind.{kind}.modeling_{kind}")
+        config = importlib.import_module(f"languagebind.{kind}.configuration_{kind}")
     name = f"LanguageBind{kind.capitalize()}"
     return getattr(model, name), getattr(config, f"{name}Config")
+
+
+@contextmanager
+def _bare_package() -> Iterator[None]:
+    """The package without its own `__init__`, which wants libraries that decode media."""
+    if "languagebind" in sys.modules:
+        yield
+        return
+    bare = ModuleType("languagebind")
+    bare.__path__ = [str(PackageFile("languagebind", "languagebind/_compat.py").locate().parent)]
+    sys.modules["languagebind"] = bare
+    try:
+        yield
+    finally:
+        del sys.modules["languagebind"]
 
 
 def renamed(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
