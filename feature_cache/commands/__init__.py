@@ -1,4 +1,8 @@
 """The commands of `extract_features.py` besides extraction itself. A new one is one new file and one line here."""
 
-REGISTRY: dict[str, str] = {}
+REGISTRY: dict[str, str] = {
+    "import": "feature_cache.commands.bring:import_main",
+    "export": "feature_cache.commands.bring:export_main",
+    "inspect": "feature_cache.commands.inspect:main",
+}
 """Each is a function that takes the arguments after the command's name and returns the exit code."""
