@@ -16,7 +16,8 @@ def run(action: Callable[[], int], console: Console) -> int:
     except ImportError as error:
         said = f"{error}. This format needs a package that is not there; to get it, run `make extract-deps`."
     except OSError as error:
-        said = f"{error.filename2 or error.filename or 'a file'}: {error.strerror or error}. Put that right, and try again."
+        path = error.filename2 or error.filename or "a file"
+        said = f"{path}: {error.strerror or error}. Put that right, and try again."
     except MemoryError:
         said = "out of memory; choose a smaller --shard_size, or a format that is read in pieces: parquet, webdataset."
     except KeyboardInterrupt:

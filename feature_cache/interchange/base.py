@@ -111,7 +111,7 @@ def store(
 
 
 def blocks_of(cache: FeatureCache, split: str) -> Iterator[Block]:
-    """The rows of a split of a cache, a shard at a time, with features as they are stored; nothing without the split."""
+    """The rows of a split of a cache, a shard at a time, features as they are stored; nothing without the split."""
     found = cache.manifest.splits.get(split)
     for shard in found.shards if found else ():
         rows, _ = shards.read_table(cache.path / shard.table_file)

@@ -3,11 +3,11 @@
     esc50_train_imagebind.h5  esc50_test_imagebind.h5  esc50_class_imagebind.h5
 
 A file per split has an HDF5 dataset per item, [n_modalities, dim], its rows in storage order. Its key is
-`id__name__class` for ImageBind and the bare id for other encoders. `name` is the item's class in the four
-classification sets and NYUDv2, the caption in TVL, and "no label" in Clotho and LLVIP. `class` is a number in the order
-in which one run of the reference met the names, which nothing reads: here labels count the sorted names, and that
-number is left out in reading, and is the label in writing, 0 without classes. The class file has [dim] per class name. HDF5 takes a "/"
-in a key for a group within a group; such items are found all the same.
+`id__name__class` for ImageBind and the bare id for other encoders. `name` is the item's class in UCF101, ESC-50, NYUDv2
+and VGGSound, the caption in TVL, and "no label" in Clotho and LLVIP. `class` is a number in the order in which one run
+of the reference met the names, which nothing reads: here labels count the sorted names, and that number is left out in
+reading, and is the label in writing, 0 without classes. The class file has [dim] per class name. HDF5 takes a "/" in a
+key for a group within a group; such items are found all the same.
 """
 
 import re
