@@ -20,11 +20,11 @@ examples:
   python extract_features.py inspect --cache caches/pocketbind/emoji caches/pocketbind/sounds
   python extract_features.py inspect --cache=caches --json
 
-A folder of caches stands for all of them. Norms, and the share of rows that repeat an earlier one exactly, are of all
-rows. The effective rank is the exponential of the entropy of the normalised spectrum of the training rows' second
-moment (Roy and Vetterli 2007); directions are its eigenvalues above {THRESHOLD:g} of the largest, which dns keeps at that
-relative threshold. Every file is read whole and compared with its checksum. Exit code: 0 = all caches are whole, 1 = one
-is not, 2 = the command makes no sense.
+A folder of caches stands for all of them. Norms, and the share of rows that repeat an earlier one, are of all rows. The
+effective rank is the exponential of the entropy of the normalised spectrum of the training rows' second moment (Roy and
+Vetterli 2007); directions are its eigenvalues above {THRESHOLD:g} of the largest, which dns keeps at that threshold.
+Every file is read whole and compared with its checksum. Exit code: 0 = all caches are whole, 1 = one is not, 2 = the
+command makes no sense.
 """
 SHOWN = 5
 """Problems and sources beyond so many are only counted."""

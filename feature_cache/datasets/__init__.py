@@ -9,7 +9,8 @@ REGISTRY: dict[str, str] = {
     "furniture": "feature_cache.datasets.furniture:Furniture",
     "exercises": "feature_cache.datasets.exercises:Exercises",
     "spoken": "feature_cache.datasets.spoken:Spoken",
+    "folder": "feature_cache.datasets.folder:Folder",
 }
-POCKET = tuple(REGISTRY)
+POCKET = ("emoji", "emoji_styles", "emoji_clips", "instruments", "sounds", "furniture", "exercises", "spoken")
 GROUPS = {"pocket": POCKET}
 """Names that stand for several datasets on the command line."""
