@@ -2,5 +2,8 @@
 
 REGISTRY: dict[str, str] = {
     "weights": "feature_cache.commands.weights:main",
+    "import": "feature_cache.commands.bring:import_main",
+    "export": "feature_cache.commands.bring:export_main",
+    "inspect": "feature_cache.commands.inspect:main",
 }
 """Each is a function that takes the arguments after the command's name and returns the exit code."""

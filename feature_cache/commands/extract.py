@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from feature_cache import datasets, encoders
+from feature_cache.datasets.base import Dataset
 from feature_cache.encoders.base import PRECISIONS, Encoder
 from feature_cache.errors import UserError
 from feature_cache.extraction import Options, Report, extract, why_outdated
@@ -23,12 +24,19 @@ examples:
   python extract_features.py --encoder=pocketbind --dataset=emoji
   python extract_features.py --encoder=pocketbind --dataset=pocket --cache_dir=caches
   python extract_features.py --encoder=pocketbind --dataset=emoji,furniture --device=cuda --batch_size=256
+  python extract_features.py --encoder=pocketbind --dataset=folder --pairs=birds.csv
+
+The dataset folder is your own: a table with a column per modality (vision, text, audio, thermal, depth, imu, video,
+tactile, speech) of paths, or captions in text, and, where you like, id, label, class_text (its prompt) and split.
 
 The cache of a dataset is the folder CACHE_DIR/ENCODER/DATASET. An extraction that was stopped goes on where it was when
 the same command is given again; a finished one is left alone. With --overwrite it starts over each time. Items that
 cannot be decoded are listed in the cache's failures.jsonl. Exit code: 0 = every cache is whole, 1 = one is not, 2 = the
 command makes no sense.
 """
+FOLDER = "folder"
+"""The dataset that --pairs describes."""
+DATA_ROOT = Path("media")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -73,7 +81,7 @@ def _explained(error: Exception, flags: argparse.Namespace) -> str:
 def _extract_dataset(flags: argparse.Namespace, name: str, load: Callable[[], Encoder], console: Console) -> bool:
     """Brings one cache up to date; whether it is whole."""
     encoder = resolve(encoders.REGISTRY, "encoder", flags.encoder)
-    dataset = resolve(datasets.REGISTRY, "dataset", name)
+    dataset = _dataset(flags, name)
     folder = flags.cache_dir / encoder.name / dataset.name
     options = Options(
         flags.batch_size, flags.dtype, flags.normalize, flags.shard_size, flags.overwrite, flags.max_failure_rate
@@ -83,11 +91,23 @@ def _extract_dataset(flags: argparse.Namespace, name: str, load: Callable[[], En
         console.print(f"{name}: {_up_to_date(folder)}", markup=False)
         return True
     console.print(f"{name}: extracting to {folder}: {reason or 'asked to overwrite it'}", markup=False)
-    media = dataset(flags.data_root)
+    media = dataset(flags.data_root or getattr(dataset, "home", DATA_ROOT))
+    for note in getattr(media, "notes", ()):
+        console.print(f"{name}: {note}", markup=False)
     with progress_bar(name, console) as progress:
         report = extract(folder, load(), media, options, progress)
     console.print(f"{name}: {summary(report, folder, options)}", markup=False)
     return report.finished
+
+
+def _dataset(flags: argparse.Namespace, name: str) -> type[Dataset]:
+    """The dataset's class; that of a table of pairs is made of the table."""
+    dataset: type[Dataset] = resolve(datasets.REGISTRY, "dataset", name)
+    if name != FOLDER:
+        return dataset
+    from feature_cache.datasets.folder import of_table
+
+    return of_table(flags.pairs, flags.name, flags.license or "unknown")
 
 
 def _up_to_date(folder: Path) -> str:
@@ -143,6 +163,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     for name in ("encoder", "dataset"):
         if getattr(flags, name) is None:
             parser.error(f"--{name} is missing; --help shows examples")
+    if FOLDER in flags.dataset and flags.pairs is None:
+        parser.error(f"--dataset={FOLDER} needs --pairs=pairs.csv, the table of its items; --help says more")
+    unused = [name for name in ("pairs", "name", "license") if getattr(flags, name) is not None]
+    if FOLDER not in flags.dataset and unused:
+        parser.error(f"--{unused[0]} belongs to --dataset={FOLDER}, but --dataset is {','.join(flags.dataset)}")
     if not 0 <= flags.max_failure_rate <= 1:
         parser.error(f"--max_failure_rate should be between 0 and 1, but is {flags.max_failure_rate:g}")
     return flags
@@ -162,7 +187,10 @@ def _parser() -> argparse.ArgumentParser:
     groups = " or ".join(f"{group} ({', '.join(names)})" for group, names in datasets.GROUPS.items())
     several = f"needed; one, or several with commas between; {groups} stands for all of its own"
     add("--dataset", type=dataset, help=several)
-    add("--data_root", type=Path, default=Path("media"), help="folder of the raw media (default: media)")
+    add("--pairs", type=Path, help=f"of {FOLDER}: table of its items, .csv or .parquet")
+    add("--name", help=f"of {FOLDER}: what to call the dataset (default: the table's name)")
+    add("--license", help=f"of {FOLDER}: licence of the media, for the manifest (default: unknown)")
+    add("--data_root", type=Path, help=f"folder of the raw media (default: media; of {FOLDER}: the table's folder)")
     add("--cache_dir", type=Path, default=Path("caches"), help="folder of all caches (default: caches)")
     add("--batch_size", type=_positive, default=32, help="media embedded at once (default: 32)")
     add("--weights", type=Path, help="file or folder of the checkpoint (default: weights/ENCODER)")

@@ -16,6 +16,7 @@ REGISTRY: dict[str, str] = {
     "vggsound_s": "feature_cache.datasets.vggsound_s:VggSoundS",
     "tvl": "feature_cache.datasets.tvl:Tvl",
     "llvip": "feature_cache.datasets.llvip:Llvip",
+    "folder": "feature_cache.datasets.folder:Folder",
 }
 POCKET = ("emoji", "emoji_styles", "emoji_clips", "instruments", "sounds", "furniture", "exercises", "spoken")
 PAPER = ("ucf101", "esc50", "nyudv2", "clotho", "vggsound_s", "tvl", "llvip")
