@@ -123,7 +123,9 @@ def _matches(folder: Path, pattern: str) -> Iterator[str]:
             elif fnmatch(entry.name, rest):
                 yield entry.name
         elif slash and entry.is_dir() and fnmatch(entry.name, head):
-            yield from (f"{entry.name}/{path}" for path in _matches(folder / entry.name, rest)) if rest else [entry.name]
+            yield from (
+                (f"{entry.name}/{path}" for path in _matches(folder / entry.name, rest)) if rest else [entry.name]
+            )
         elif not slash and entry.is_file() and fnmatch(entry.name, head):
             yield entry.name
 

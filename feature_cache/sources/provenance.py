@@ -179,7 +179,10 @@ _VGGSOUND_S = Provenance(
     folder="vggsound",
     layout=(
         ("vggsound.csv", "without a header: YouTube id, second, label, split"),
-        ("scratch/shared/beegfs/hchen/train_data/VGGSound_final/video/*.mp4", "<id>_<second, 6 digits>.mp4, with sound"),
+        (
+            "scratch/shared/beegfs/hchen/train_data/VGGSound_final/video/*.mp4",
+            "<id>_<second>.mp4, with sound",
+        ),
     ),
     items={"train": "10,001: the first in the list that are there", "test": "2,001 likewise"},
     origin=Hub("Loie/VGGSound", ("vggsound.csv", "vggsound_*.tar.gz")),
@@ -286,7 +289,7 @@ _LLVIP = Provenance(
     items={"train": "12,025", "test": "3,463"},
     origin=Manual(
         steps=(
-            "Open https://bupt-ai-cz.github.io/LLVIP/ and accept the terms; where the page asks for a form, fill it in.",
+            "Open https://bupt-ai-cz.github.io/LLVIP/, accept the terms, and fill in the form if it asks you to.",
             "Download LLVIP.zip, the registered pairs, from the link that it gives: Google Drive "
             "(https://drive.google.com/file/d/1VTlT3Y7e1h-Zsne4zahjx5q0TK2ClMVv) or Baidu "
             "(https://pan.baidu.com/s/1eQO1Is2NPyd-mgmv1Csbfg, password 14lc). Not the raw data.",
