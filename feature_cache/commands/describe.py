@@ -40,9 +40,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         allow_abbrev=False,
     )
     names = list(dict.fromkeys([*PROVENANCE, *datasets.REGISTRY, FOLDER]))
-    groups = {**datasets.GROUPS, "paper": tuple(PROVENANCE)}
-    dataset = some_of(names, "dataset", groups)
-    parser.add_argument("--dataset", type=dataset, help=f"needed; some of: {', '.join([*names, *groups])}")
+    dataset = some_of(names, "dataset", datasets.GROUPS)
+    parser.add_argument("--dataset", type=dataset, help=f"needed; some of: {', '.join([*names, *datasets.GROUPS])}")
     parser.add_argument("--data_root", type=Path, default=Path("media"), help="folder of the media (default: media)")
     flags = parse_strictly(parser, arguments)
     if flags.dataset is None:
@@ -103,7 +102,7 @@ def how_to_get(source: Provenance, data_root: Path) -> str:
 def _layout(source: Provenance, data_root: Path) -> Tree:
     tree = Tree(str(source.path(data_root)))
     for path, meaning in source.layout:
-        tree.add(f"{_escaped(path)}  [dim]{_escaped(meaning)}[/dim]")
+        tree.add(f"{_escaped(path)}\n  [dim]{_escaped(meaning)}[/dim]")
     return tree
 
 

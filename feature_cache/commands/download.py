@@ -33,7 +33,8 @@ examples:
   python extract_features.py download --dataset=ucf101,clotho --data_root=/data --yes
 
 It shows the licence and the size and asks before it fetches; --yes accepts them. A run that was stopped goes on where
-it was when the same command is given again. The environment variable HF_ENDPOINT names a mirror of the Hugging Face hub.
+it was when the same command is given again. The environment variable HF_ENDPOINT names a mirror of the Hugging Face
+hub.
 Exit code: 0 = every dataset is complete, 1 = one is not, 2 = the command makes no sense.
 """
 
@@ -65,9 +66,12 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    names = [*PROVENANCE, *datasets.GROUPS["pocket"]]
-    groups = {"paper": tuple(PROVENANCE), "pocket": tuple(datasets.GROUPS["pocket"])}
-    add("--dataset", type=some_of(names, "dataset", groups), help=f"needed; some of: {', '.join(PROVENANCE)}")
+    names = [*PROVENANCE, *datasets.POCKET]
+    add(
+        "--dataset",
+        type=some_of(names, "dataset", datasets.GROUPS),
+        help=f"needed; some of: {', '.join([*PROVENANCE, 'paper'])}",
+    )
     add("--data_root", type=Path, default=Path("media"), help="folder of the media (default: media)")
     add("--yes", action="store_true", help="accept the licences without being asked")
     add("--keep_archives", action="store_true", help="keep what was fetched after it is unpacked")

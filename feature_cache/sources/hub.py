@@ -7,6 +7,7 @@ not do for files of many gigabytes.
 
 import os
 from fnmatch import fnmatch
+from textwrap import shorten
 
 from feature_cache.errors import UserError
 from feature_cache.sources.plan import Checksum, Part
@@ -33,8 +34,8 @@ def hub_parts(hub: Hub) -> list[Part]:
         info = HfApi(endpoint=endpoint).dataset_info(hub.repo, files_metadata=True)
     except (OSError, ValueError) as error:  # all errors of the hub's client and of the network are one of these
         raise HubError(
-            f"The files of {hub.repo} cannot be listed: {str(error).strip().splitlines()[0]} Check the network; behind "
-            "a mirror of https://huggingface.co, set HF_ENDPOINT to its address."
+            f"The files of {hub.repo} cannot be listed: {shorten(str(error), 160)} Check the network; where a mirror "
+            "stands in for https://huggingface.co, set HF_ENDPOINT to its address."
         ) from error
     parts = []
     for file in sorted(info.siblings or [], key=lambda file: file.rfilename):

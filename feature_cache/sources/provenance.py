@@ -1,4 +1,4 @@
-"""The paper's seven datasets as data: terms, sizes, layout, origin, and the checks that tell whether one is complete."""
+"""The paper's seven datasets as data: terms, sizes, layout, origin, and what tells whether one is complete."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -206,12 +206,9 @@ _ZENODO = "https://zenodo.org/records/4783391/files/{}?download=1"
 _CLOTHO_MD5 = {
     "clotho_captions_development.csv": "d4090b39ce9f2491908eebf4d5b09bae",
     "clotho_captions_evaluation.csv": "1b16b9e57cf7bdb7f13a13802aeb57e2",
-    "clotho_captions_validation.csv": "5879e023032b22a2c930aaa0528bead4",
     "clotho_metadata_development.csv": "170d20935ecfdf161ce1bb154118cda5",
     "clotho_metadata_evaluation.csv": "13946f054d4e1bf48079813aac61bf77",
-    "clotho_metadata_validation.csv": "2e010427c56b1ce6008b0f03f41048ce",
     "clotho_audio_evaluation.7z": "4569624ccadf96223f19cb59fe4f849f",
-    "clotho_audio_validation.7z": "7dba730be08bada48bd15dc4e668df59",
     "clotho_audio_development.7z": "c8b05bc7acdb13895bb3c6a29608667e",
 }
 
@@ -223,24 +220,26 @@ _CLOTHO = Provenance(
     homepage="https://zenodo.org/records/4783391",
     folder="clotho",
     layout=(
-        ("clotho_captions_{development,evaluation,validation}.csv", "file_name, caption_1 … caption_5"),
+        ("clotho_captions_{development,evaluation}.csv", "file_name, caption_1 … caption_5"),
         ("development/*.wav", "sounds to train, 44.1 kHz"),
         ("evaluation/*.wav", "sounds to test"),
-        ("validation/*.wav", "sounds to choose hyperparameters with; the paper does not use them"),
     ),
     items={"train": "3,839 (2,893 in version 1)", "test": "1,045"},
     origin=tuple(Url(name, _ZENODO.format(name), md5) for name, md5 in _CLOTHO_MD5.items()),
     checks=(
-        count("tables of captions", ".", "clotho_captions_*.csv", 3),
+        count("tables of captions", ".", "clotho_captions_*.csv", 2),
         listed("sounds to train", ("clotho_captions_development.csv",), clotho_files),
         listed("sounds to test", ("clotho_captions_evaluation.csv",), clotho_files),
-        listed("sounds to validate", ("clotho_captions_validation.csv",), clotho_files),
     ),
     download_size=int(6.5 * GB),
-    disk_size=int(11.1 * GB),
-    sizes_from="dcase-repo's list (download) and the documentation of aac-datasets (7.1 + 2.0 + 2.0 GB)",
+    disk_size=int(9.1 * GB),
+    sizes_from="at most; dcase-repo's list, with its validation split, and the documentation of aac-datasets",
     prepare="feature_cache.sources.clotho:unpack_sounds",
-    notes=("Version 1 (https://zenodo.org/records/3490684) has about 150 damaged sounds; the layout is the same.",),
+    notes=(
+        "Version 1 (https://zenodo.org/records/3490684) has 2,893 sounds to train; about 150 were damaged in version 2 "
+        "and are mended in 2.1. The layout is the same.",
+        "The validation split, which the paper does not use, is not fetched.",
+    ),
 )
 
 _TVL_TABLES = tuple(f"tvl_dataset/{part}" for part in ("ssvtp", "hct/data1", "hct/data2", "hct/data3"))
@@ -271,7 +270,8 @@ _TVL = Provenance(
     notes=(
         "The archive is split over many files, all of which have to be there before it opens: 400 GB of disk while "
         "it is unpacked, 199 GB afterwards.",
-        "In one release the folders of touch and vision are swapped.",
+        "In some recordings of hct the pictures of touch and vision are swapped; the hub's yoorhim/TVL-revise has the "
+        "same layout with these put right.",
     ),
 )
 
@@ -309,6 +309,6 @@ _LLVIP = Provenance(
 )
 
 PROVENANCE: dict[str, Provenance] = {
-    source.name: source for source in (_UCF101, _ESC50, _NYUDV2, _VGGSOUND_S, _CLOTHO, _TVL, _LLVIP)
+    source.name: source for source in (_UCF101, _ESC50, _NYUDV2, _CLOTHO, _VGGSOUND_S, _TVL, _LLVIP)
 }
-"""The seven, by name, in the order in which the paper learns them."""
+"""The seven, by name, in the order of the paper's stream."""

@@ -1,4 +1,4 @@
-"""Anyone's own data: what `describe` says of the dataset "folder", whose layout is a table."""
+"""What `describe` says of the dataset "folder", which is anyone's own data, listed in a table."""
 
 FOLDER = "folder"
 
