@@ -146,7 +146,8 @@ class ImageBind:
 def _with_exact_ends(network: Any, device: str) -> "nn.Module":
     """The same network, whose first and last layers are in float32 whatever the precision.
 
-    They are a hundredth of the work, but a third of what bfloat16 costs in exactness.
+    They are a small part of the work, but a large one of what bfloat16 costs in exactness: with them in bfloat16,
+    features of sounds were off by more than 1 %.
     """
     import torch
 
