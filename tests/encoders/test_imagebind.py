@@ -14,6 +14,10 @@ from PIL import Image
 
 import extract_features
 from feature_cache.datasets.base import Clip, DepthMap, Raw, Waveform
+from feature_cache.decoding.audio import open_waveform
+from feature_cache.decoding.depth import open_depth
+from feature_cache.decoding.pictures import open_picture
+from feature_cache.decoding.video import open_video
 from feature_cache.encoders import imagebind, imagebind_code
 from feature_cache.encoders.imagebind import SCALES, ImageBind
 from feature_cache.encoders.imagebind_code import HUGE, build
@@ -24,6 +28,7 @@ from feature_cache.errors import UnknownNameError, UserError, WeightsError
 from feature_cache.manifest import MODALITY_ORDER
 from tests.encoders.media import depth_of_a_ball, photo, picture, sound, walk_past
 from tests.encoders.tiny_binders import DIM, TinyImageBind, TinyUniBind, tiny_state, unibind_state, write_checkpoint
+from tests.raw_files import decode_all, moving_square, tone, write_audio, write_picture, write_video
 
 PICTURES = ("cat", "coffee")
 FURNITURE = ("stove", "emoji_cat", "desk")
@@ -147,6 +152,29 @@ def test_what_is_not_the_modalitys_medium_is_refused(encoder: TinyImageBind) -> 
         encoder.embed("imu", [])
 
 
+def test_files_of_every_kind_are_embedded_as_what_they_hold(encoder: TinyImageBind, tmp_path: Path) -> None:
+    frames = moving_square(60, 240, 320)
+    video = write_video(tmp_path / "a.mp4", frames, rate=20, audio=(tone(440, 44_100, 3), 44_100))
+    stereo = write_audio(tmp_path / "b.wav", tone(440, 48_000, 3, channels=2), 48_000, "FLOAT")
+    depth = write_picture(tmp_path / "c.png", np.full((240, 320), 2500, np.uint16))
+    jpeg = write_picture(tmp_path / "d.jpg", frames[0])
+    raws: dict[str, Raw] = {
+        "vision": open_picture(jpeg), "tactile": open_picture(jpeg), "thermal": open_picture(jpeg), "text": "a square",
+        "audio": open_waveform(stereo), "depth": open_depth(depth), "video": open_video(video),
+    }  # fmt: skip
+    arrays = {modality: encoder.preprocess(modality, raw) for modality, raw in raws.items()}
+    assert all(np.isfinite(encoder.embed(modality, [array])).all() for modality, array in arrays.items())
+    np.testing.assert_array_equal(arrays["depth"], np.float32(0.25))
+    mono = encoder.preprocess("audio", Waveform(tone(440, 48_000, 3), 48_000))
+    np.testing.assert_array_equal(arrays["audio"], mono)  # the first channel, which is the lower tone
+    assert encoder.preprocess("audio", open_waveform(video)).shape == mono.shape
+    decoded = [Image.fromarray(frame) for frame in decode_all(video)]
+    # 3 s at 20 frames a second: clips begin at 0, 0.25, 0.5, 0.75 and 1 s, and each has 40 frames.
+    for number, start in enumerate((0, 5, 10, 15, 20)):
+        clip = encoder.preprocess("video", Clip([decoded[start], decoded[start + 39]]))
+        np.testing.assert_allclose(arrays["video"][3 * number : 3 * number + 3], clip[:3], atol=1e-5)
+
+
 # --- precision
 
 
@@ -167,10 +195,14 @@ def test_an_unknown_precision_is_refused() -> None:
         ImageBind(precision="float8")
 
 
-def test_a_device_without_memory_asks_for_smaller_batches() -> None:
-    for running in (exact_inference(), inference("cpu", "bfloat16")):
-        with pytest.raises(MemoryError, match="CUDA out of memory"), running:
+def test_a_device_without_memory_is_a_memory_error_and_other_errors_stay() -> None:
+    for running in (exact_inference, lambda: inference("cpu", "bfloat16")):
+        with pytest.raises(MemoryError, match="CUDA out of memory"), running():
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+        with pytest.raises(MemoryError), running():
+            torch.empty(1 << 56, dtype=torch.uint8)
+        with pytest.raises(RuntimeError, match="shapes cannot be multiplied"), running():
+            torch.zeros(2, 3) @ torch.zeros(2, 3)
 
 
 # --- weights
