@@ -41,7 +41,8 @@ _TOWERS = {"video": "vision", "tactile": "vision"}
 class ImageBind:
     """An `Encoder` with the published weights of imagebind_huge.
 
-    Embeddings are what the network gives, scaled as it scales them (`SCALES`).
+    Embeddings are what the network gives, scaled as it scales them (`SCALES`). The network's tower for motion is not
+    used: upstream does not say how it wants its input.
     """
 
     name: ClassVar[str] = "imagebind"
