@@ -38,7 +38,7 @@ def normalised(pixels: torch.Tensor) -> torch.Tensor:
 
 
 def cropped(pixels: torch.Tensor) -> torch.Tensor:
-    top, left = (int(round((side - 224) / 2.0)) for side in pixels.shape[-2:])
+    top, left = (round((side - 224) / 2.0) for side in pixels.shape[-2:])
     return pixels[..., top : top + 224, left : left + 224]
 
 
