@@ -67,7 +67,7 @@ def test_a_truncated_sound_is_refused(tmp_path: Path, suffix: str, share: float)
     noise = 0.1 * np.random.default_rng(0).standard_normal((RATE, 2)).astype(np.float32)
     path = write(tmp_path / f"a.{suffix}", noise)
     open_waveform(path)
-    with pytest.raises(ValueError, match="ends too early|can decode the sound"):
+    with pytest.raises(ValueError, match="ends too early|is damaged|can decode the sound"):
         open_waveform(truncate(path, share))
 
 

@@ -98,7 +98,7 @@ def test_a_picture_is_resized_by_pillow_and_left_alone_at_its_size() -> None:
 @pytest.mark.parametrize("height, width, size", [(10, 13, 4), (9, 9, 4), (7, 4, 4), (11, 8, 3), (4, 4, 4)])
 def test_the_middle_is_where_torchvision_has_it(height: int, width: int, size: int) -> None:
     pixels = np.arange(height * width, dtype=np.float32).reshape(height, width)
-    top, left = int(round((height - size) / 2.0)), int(round((width - size) / 2.0))
+    top, left = round((height - size) / 2.0), round((width - size) / 2.0)
     expected = pixels[top : top + size, left : left + size]
     np.testing.assert_array_equal(center_crop(pixels, size), expected)
     np.testing.assert_array_equal(center_crop(np.stack([pixels] * 2)[None], size)[0, 1], expected)
