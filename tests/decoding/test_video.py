@@ -5,13 +5,17 @@ import sys
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
 
+from feature_cache.datasets.base import Item
 from feature_cache.decoding.sampling import middles
 from feature_cache.decoding.video import open_video
+from feature_cache.examples import examples_of
+from feature_cache.fingerprints import content_of, picture_of
 from tests.raw_files import decode_all, moving_square, stack, tone, truncate, write_audio, write_picture, write_video
 
 NOISE = np.random.default_rng(0).integers(0, 256, (30, 48, 64, 3), np.uint8)
@@ -84,6 +88,17 @@ def test_a_video_travels_to_another_process(tmp_path: Path) -> None:
     copy = pickle.loads(pickle.dumps(opened))
     assert copy == opened
     np.testing.assert_array_equal(stack(copy.pick([9])), stack(opened.pick([9])))
+
+
+def test_a_video_can_be_looked_at_and_has_a_fingerprint(tmp_path: Path) -> None:
+    opened = open_video(write_video(tmp_path / "a.mp4", NOISE))
+    frames = stack(opened.pick(range(30)))
+    np.testing.assert_array_equal(content_of(opened), frames)
+    np.testing.assert_array_equal(np.asarray(picture_of(opened)), frames[0])
+    items = [Item("a", "noise", media={"video": lambda: opened})]
+    dataset = SimpleNamespace(modalities=("text", "video"), items=lambda split: items)
+    example = examples_of(dataset, 2)[0]  # type: ignore[arg-type]
+    np.testing.assert_array_equal(stack([part for _, part in example.media]), frames[[5, 15, 25]])
 
 
 def test_frames_are_counted_and_not_looked_up_in_the_header(tmp_path: Path) -> None:

@@ -105,8 +105,11 @@ def test_a_snapshots_tokens_are_those_of_hugging_faces_tokenizer(
 
 @given(text=st.text(max_size=60))
 @settings(deadline=None, max_examples=300)
-def test_any_text_has_the_same_tokens_as_upstream(imagebinds: Any, text: str) -> None:
+def test_any_text_has_the_same_tokens_as_upstream(
+    imagebinds: Any, hugging_faces: Any, snapshot: tuple[Path, Path], text: str
+) -> None:
     assert ClipTokenizer.from_bpe(bpe_file()).encode(text).tolist() == imagebinds(text).tolist()
+    assert ClipTokenizer.from_files(*snapshot).encode(text).tolist() == as_hugging_face(hugging_faces, text)
 
 
 def test_both_files_hold_the_same_vocabulary(snapshot: tuple[Path, Path]) -> None:
