@@ -28,10 +28,15 @@ def open_waveform(source: Path | bytes) -> Waveform:
 
     with BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
         check_whole(file)
+        length_is_known = not _is_mp3_without_length(file)
+        file.seek(0)
         try:
-            samples, rate = _with_libsndfile(file)
+            sound = soundfile.SoundFile(file)
         except soundfile.LibsndfileError as error:
             samples, rate = _with_ffmpeg(file, error)
+        else:
+            with sound:
+                samples, rate = _with_libsndfile(sound, length_is_known)
     if not samples.size:
         raise ValueError("The sound has no samples.")
     if not np.isfinite(samples).all():
@@ -39,16 +44,16 @@ def open_waveform(source: Path | bytes) -> Waveform:
     return Waveform(samples, rate)
 
 
-def _with_libsndfile(file: BinaryIO) -> _Sound:
+def _with_libsndfile(sound: Any, length_is_known: bool) -> _Sound:
     import soundfile
 
-    length_is_guessed = _is_mp3_without_length(file)
-    file.seek(0)
-    with soundfile.SoundFile(file) as sound:
+    try:
         samples = sound.read(dtype="float32", always_2d=True)
-        if len(samples) < sound.frames and not length_is_guessed:
-            raise ValueError(f"The sound ends too early: {len(samples)} of {sound.frames} samples can be decoded.")
-        return np.ascontiguousarray(samples[:, 0]), int(sound.samplerate)
+    except soundfile.LibsndfileError as error:
+        raise ValueError(f"The sound is damaged: {error.error_string}") from error
+    if len(samples) < sound.frames and length_is_known:
+        raise ValueError(f"The sound ends too early: {len(samples)} of {sound.frames} samples can be decoded.")
+    return np.ascontiguousarray(samples[:, 0]), int(sound.samplerate)
 
 
 def _is_mp3_without_length(file: BinaryIO) -> bool:

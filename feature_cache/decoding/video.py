@@ -14,6 +14,9 @@ from feature_cache.decoding.wholeness import check_whole
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+_UNCODED = 19
+"""Bytes. An encoder of MPEG-4 such as xvid may put no more than a header where a frame looks like the one before."""
+
 
 @dataclass(frozen=True)
 class VideoFile(Video):
@@ -23,17 +26,20 @@ class VideoFile(Video):
         path: the file.
         rate: frames per second, on average.
         frames: how many there are.
+        has_gaps: whether some of them may not be coded, because they look like the one before.
     """
 
     path: Path
     rate: float
     frames: int
+    has_gaps: bool = False
 
     def __len__(self) -> int:
         return self.frames
 
     def pick(self, indices: Sequence[int]) -> "list[Image]":
-        """The frames at these indices: RGB, upright. Decodes the file once, from its beginning to the last of them.
+        """The frames at these indices: RGB, upright. Decodes the file once, from its
+        beginning to the last of them; one with gaps is decoded a second time, to find them.
 
         Raises:
             IndexError: there is no frame with such an index.
@@ -44,16 +50,15 @@ class VideoFile(Video):
             raise IndexError(f"The video {self.path} has frames 0 to {self.frames - 1}, but {wrong[0]} is wanted.")
         if not indices:
             return []
-        found = _decode(self.path, set(indices))
-        if max(indices) in found:
-            return [found[index] for index in indices]
-        coded = _coded_frames(self.path)
-        if max(indices) >= len(coded):
+        shown = _frames_shown(self.path) if self.has_gaps else range(self.frames)
+        wanted = {shown[index] for index in indices if index < len(shown)}
+        found = _decode(self.path, wanted) if max(indices) < len(shown) else {}
+        if len(found) < len(wanted) or not found:
             raise ValueError(
-                f"The video {self.path} ends too early: only {len(coded)} of its {self.frames} frames can be decoded."
+                f"The video {self.path} ends too early, or is damaged: the decoder gives fewer frames than the "
+                f"{self.frames} that its container has."
             )
-        found = _decode(self.path, {coded[index] for index in indices})
-        return [found[coded[index]] for index in indices]
+        return [found[shown[index]] for index in indices]
 
 
 def open_video(path: Path) -> VideoFile:
@@ -69,10 +74,11 @@ def open_video(path: Path) -> VideoFile:
         check_whole(file)
     with _opened(path) as (container, stream):
         rate = stream.average_rate or stream.guessed_rate
-        frames = sum(_is_frame(packet, path) for packet in container.demux(stream))
-    if not frames or not rate:
-        raise ValueError(f"The video {path} has {frames} frames, {float(rate or 0):g} a second.")
-    return VideoFile(path, float(rate), frames)
+        sizes = [packet.size for packet in container.demux(stream) if _is_frame(packet, path)]
+        has_gaps = stream.codec_context.name == "mpeg4" and min(sizes, default=0) <= _UNCODED
+    if not sizes or not rate:
+        raise ValueError(f"The video {path} has {len(sizes)} frames, {float(rate or 0):g} a second.")
+    return VideoFile(path, float(rate), len(sizes), has_gaps)
 
 
 def _decode(path: Path, wanted: set[int]) -> "dict[int, Image]":
@@ -87,20 +93,16 @@ def _decode(path: Path, wanted: set[int]) -> "dict[int, Image]":
     return found
 
 
-def _coded_frames(path: Path) -> list[int]:
-    """For each frame that the container counts, which of those that the decoder gives is on the screen.
-
-    An encoder of MPEG-4 (xvid) may leave out a frame that looks like the one before; the container has it all the same.
-    """
-    counted, decoded = [], []
+def _frames_shown(path: Path) -> list[int]:
+    """For each frame that the container has, which of those that the decoder gives is on the screen then."""
+    times, decoded = [], []
     with _opened(path) as (container, stream):
-        may_leave_out = stream.codec_context.name == "mpeg4"
         for packet in container.demux(stream):
-            counted += [packet.pts] if _is_frame(packet, path) else []
+            times += [packet.pts] if _is_frame(packet, path) else []
             decoded += [frame.pts for frame in packet.decode()]
-    is_timed = None not in counted + decoded and all(a < b for a, b in pairwise(decoded))
-    if may_leave_out and is_timed and decoded and decoded[0] <= min(counted):
-        return [bisect_right(decoded, time) - 1 for time in sorted(counted)]
+    is_timed = None not in times + decoded and all(a < b for a, b in pairwise(decoded))
+    if len(decoded) < len(times) and decoded and is_timed and decoded[0] <= min(times):
+        return [bisect_right(decoded, time) - 1 for time in sorted(times)]
     return list(range(len(decoded)))
 
 

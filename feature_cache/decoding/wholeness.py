@@ -27,7 +27,7 @@ def _promised(file: BinaryIO, there: int) -> int:
     """Where the container ends; 0 if that is unknown."""
     start = _read(file, 0, 12)
     if start[:4] == b"RIFF":
-        return _riff(start)
+        return _riff(file, there)
     if start[4:8] in _ISO_BOXES:
         return _iso(file, there)
     if start[:4] == _EBML:
@@ -37,10 +37,17 @@ def _promised(file: BinaryIO, there: int) -> int:
     return 0
 
 
-def _riff(start: bytes) -> int:
-    size = int.from_bytes(start[4:8], "little")
-    # Some programs count a byte of padding that they do not write.
-    return 0 if size >= _UNKNOWN_RIFF else 8 + size - size % 2
+def _riff(file: BinaryIO, there: int) -> int:
+    """The end of a wav's samples or an avi's frames; what follows may be missing. Totals are wrong more often."""
+    at = 12
+    while at < there:
+        header = _read(file, at, 12)
+        size = int.from_bytes(header[4:8], "little")
+        end = at + 8 + size
+        if header[:4] == b"data" or header[8:] == b"movi":
+            return 0 if size >= _UNKNOWN_RIFF else end
+        at = end + size % 2
+    return there + 1
 
 
 def _iso(file: BinaryIO, there: int) -> int:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Int64
 
+from feature_cache.encoders.packages import WeightsError
+
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
@@ -54,9 +56,7 @@ class ClipTokenizer:
     def encode(self, text: str) -> Int64[np.ndarray, " 77"]:
         """Ids of a text between start and end token; of a longer one the first 75 are kept.
 
-        Raises:
-            OSError: a file of the vocabulary is missing.
-            ValueError: a file of the vocabulary is damaged.
+        Raises `WeightsError` if a file of the vocabulary is missing or damaged.
         """
         import regex
 
@@ -84,15 +84,19 @@ def _load(files: tuple[Path, ...]) -> tuple["Tokenizer", int, int]:
     from tokenizers.models import BPE
     from tokenizers.pre_tokenizers import ByteLevel
 
-    vocabulary, merges = _from_bpe(*files) if len(files) == 1 else _from_files(*files)
-    missing = [token for token in (START, END) if token not in vocabulary]
-    if missing:
-        raise ValueError(f"The vocabulary in {files[0]} has no {missing[0]}, so it is none of CLIP's.")
+    try:
+        vocabulary, merges = _from_bpe(*files) if len(files) == 1 else _from_files(*files)
+        start, end = vocabulary[START], vocabulary[END]
+    except Exception as error:  # whatever gzip, JSON and a foreign file's lines lead to
+        raise WeightsError(
+            f"CLIP's vocabulary in {' and '.join(map(str, files))} cannot be read: {error!r}. Get it again: install "
+            "the package that it is from with --force-reinstall, or download the model's folder anew."
+        ) from error
     model = BPE(vocab=vocabulary, merges=merges, unk_token=END, end_of_word_suffix="</w>")
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in (START, END)])
-    return tokenizer, vocabulary[START], vocabulary[END]
+    return tokenizer, start, end
 
 
 def _from_bpe(path: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:

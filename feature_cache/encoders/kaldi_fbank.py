@@ -9,7 +9,7 @@ from jaxtyping import Float, Float32
 
 from feature_cache.encoders.signals import triangles
 
-WINDOW, HOP = 0.025, 0.010  # seconds
+WINDOW, HOP = 25, 10  # milliseconds
 _PREEMPHASIS = 0.97
 _LOWEST = 20.0  # Hz
 _FLOOR = float(np.finfo(np.float32).eps)
@@ -26,7 +26,7 @@ def kaldi_fbank(samples: Float32[np.ndarray, " t"], rate: int, bins: int) -> Flo
     Raises:
         ValueError: the sound is not a row, or is shorter than a window.
     """
-    window, hop = int(rate * WINDOW), int(rate * HOP)
+    window, hop = rate * WINDOW // 1000, rate * HOP // 1000
     if samples.ndim != 1 or not 2 <= window <= samples.size:
         raise ValueError(
             f"A sound should have at least one window of 25 ms, but has shape {samples.shape} at {rate} samples a "

@@ -43,15 +43,22 @@ def test_a_compressed_sound_begins_where_the_sound_does(tmp_path: Path, suffix: 
     assert max(shifts, key=lambda shift: shifts[shift]) == 0
 
 
-@pytest.mark.parametrize(
-    "suffix, subtype, step",
-    [("wav", "PCM_U8", 2**-7), ("wav", "PCM_16", 2**-15), ("wav", "PCM_24", 2**-23), ("wav", "FLOAT", 0)]
-    + [("wav", "DOUBLE", 0), ("flac", "PCM_16", 2**-15), ("flac", "PCM_24", 2**-23)],
-)
-def test_lossless_samples_are_the_ones_written(tmp_path: Path, suffix: str, subtype: str, step: float) -> None:
+LOSSLESS = {
+    "PCM_U8": (2**-7, ["wav"]),
+    "PCM_16": (2**-15, ["wav", "flac"]),
+    "PCM_24": (2**-23, ["wav", "flac"]),
+    "FLOAT": (0, ["wav"]),
+    "DOUBLE": (0, ["wav"]),
+}
+
+
+@pytest.mark.parametrize("subtype", LOSSLESS)
+def test_lossless_samples_are_the_ones_written(tmp_path: Path, subtype: str) -> None:
     samples = np.random.default_rng(0).uniform(-0.9, 0.9, (1001, 2)).astype(np.float32)
-    path = write_audio(tmp_path / f"a.{suffix}", samples, 44_100, subtype)
-    np.testing.assert_allclose(open_waveform(path).samples, samples[:, 0], atol=1.01 * step, rtol=0)
+    step, suffixes = LOSSLESS[subtype]
+    for suffix in suffixes:
+        path = write_audio(tmp_path / f"a.{suffix}", samples, 44_100, subtype)
+        np.testing.assert_allclose(open_waveform(path).samples, samples[:, 0], atol=1.01 * step, rtol=0)
 
 
 @pytest.mark.parametrize("share", [0.95, 0.5, 0.1, 0.01])
@@ -60,7 +67,7 @@ def test_a_truncated_sound_is_refused(tmp_path: Path, suffix: str, share: float)
     noise = 0.1 * np.random.default_rng(0).standard_normal((RATE, 2)).astype(np.float32)
     path = write(tmp_path / f"a.{suffix}", noise)
     open_waveform(path)
-    with pytest.raises(ValueError, match="ends too early|can decode the sound"):
+    with pytest.raises(ValueError, match="ends too early|is damaged|can decode the sound"):
         open_waveform(truncate(path, share))
 
 

@@ -5,13 +5,17 @@ import sys
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
 
+from feature_cache.datasets.base import Item
 from feature_cache.decoding.sampling import middles
 from feature_cache.decoding.video import open_video
+from feature_cache.examples import examples_of
+from feature_cache.fingerprints import content_of, picture_of
 from tests.raw_files import decode_all, moving_square, stack, tone, truncate, write_audio, write_picture, write_video
 
 NOISE = np.random.default_rng(0).integers(0, 256, (30, 48, 64, 3), np.uint8)
@@ -86,6 +90,17 @@ def test_a_video_travels_to_another_process(tmp_path: Path) -> None:
     np.testing.assert_array_equal(stack(copy.pick([9])), stack(opened.pick([9])))
 
 
+def test_a_video_can_be_looked_at_and_has_a_fingerprint(tmp_path: Path) -> None:
+    opened = open_video(write_video(tmp_path / "a.mp4", NOISE))
+    frames = stack(opened.pick(range(30)))
+    np.testing.assert_array_equal(content_of(opened), frames)
+    np.testing.assert_array_equal(np.asarray(picture_of(opened)), frames[0])
+    items = [Item("a", "noise", media={"video": lambda: opened})]
+    dataset = SimpleNamespace(modalities=("text", "video"), items=lambda split: items)
+    example = examples_of(dataset, 2)[0]  # type: ignore[arg-type]
+    np.testing.assert_array_equal(stack([part for _, part in example.media]), frames[[5, 15, 25]])
+
+
 def test_frames_are_counted_and_not_looked_up_in_the_header(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.avi", NOISE)
     content = bytearray(path.read_bytes())
@@ -152,6 +167,8 @@ def test_a_frame_that_is_left_out_is_the_one_before(tmp_path: Path) -> None:
     shown = [*range(10), 9, *range(10, 20), 19, 19, 19, *range(20, 30)]
     np.testing.assert_array_equal(stack(opened.pick(range(34))), np.stack(decode_all(plain))[shown])
     np.testing.assert_array_equal(stack(opened.pick([10, 10, 33])), np.stack(decode_all(plain))[[9, 9, 29]])
+    np.testing.assert_array_equal(stack(opened.pick([12])), [decode_all(plain)[11]])
+    assert not open_video(plain).has_gaps
 
 
 def packets(path: Path) -> list[bytes]:
@@ -202,7 +219,7 @@ def test_a_file_that_lost_frames_since_it_was_opened_is_refused(tmp_path: Path) 
         path = write_video(tmp_path / f"a{suffix}", NOISE)
         opened = open_video(path)
         write_video(path, NOISE[:20])
-        with pytest.raises(ValueError, match="only 20 of its 30 frames"):
+        with pytest.raises(ValueError, match="fewer frames than the 30"):
             opened.pick([5, 25])
         assert len(opened.pick([5, 19])) == 2
 

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_cache.encoders.clip_tokens import ClipTokenizer
+from feature_cache.encoders.packages import WeightsError
 
 TEXTS = [
     "a photo of a cat",
@@ -104,8 +105,11 @@ def test_a_snapshots_tokens_are_those_of_hugging_faces_tokenizer(
 
 @given(text=st.text(max_size=60))
 @settings(deadline=None, max_examples=300)
-def test_any_text_has_the_same_tokens_as_upstream(imagebinds: Any, text: str) -> None:
+def test_any_text_has_the_same_tokens_as_upstream(
+    imagebinds: Any, hugging_faces: Any, snapshot: tuple[Path, Path], text: str
+) -> None:
     assert ClipTokenizer.from_bpe(bpe_file()).encode(text).tolist() == imagebinds(text).tolist()
+    assert ClipTokenizer.from_files(*snapshot).encode(text).tolist() == as_hugging_face(hugging_faces, text)
 
 
 def test_both_files_hold_the_same_vocabulary(snapshot: tuple[Path, Path]) -> None:
@@ -129,9 +133,14 @@ def test_a_tokenizer_travels_to_another_process(snapshot: tuple[Path, Path]) -> 
         np.testing.assert_array_equal(copy.encode("a dog"), tokenizer.encode("a dog"))
 
 
-def test_a_missing_or_foreign_vocabulary_is_refused(tmp_path: Path, snapshot: tuple[Path, Path]) -> None:
-    with pytest.raises(FileNotFoundError):
-        ClipTokenizer.from_bpe(tmp_path / "none.gz").encode("cat")
+def test_a_missing_or_damaged_or_foreign_vocabulary_is_refused(tmp_path: Path, snapshot: tuple[Path, Path]) -> None:
+    (tmp_path / "cut.gz").write_bytes(bpe_file().read_bytes()[:5000])
+    (tmp_path / "text.gz").write_text("no gzip file")
     (tmp_path / "vocab.json").write_text('{"a": 0}')
-    with pytest.raises(ValueError, match="has no <|startoftext|>"):
-        ClipTokenizer.from_files(tmp_path / "vocab.json", snapshot[1]).encode("cat")
+    (tmp_path / "merges.txt").write_text("title\na b c\n")
+    tokenizers = [ClipTokenizer.from_bpe(tmp_path / name) for name in ("none.gz", "cut.gz", "text.gz")]
+    tokenizers.append(ClipTokenizer.from_files(tmp_path / "vocab.json", snapshot[1]))
+    tokenizers.append(ClipTokenizer.from_files(snapshot[0], tmp_path / "merges.txt"))
+    for tokenizer in tokenizers:
+        with pytest.raises(WeightsError, match="CLIP's vocabulary in .* cannot be read: .*Get it again"):
+            tokenizer.encode("cat")
