@@ -19,7 +19,7 @@ _SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N", "I")  # Pillow ≤ 11 opens 
 def open_depth(source: Path | bytes) -> DepthMap:
     """A depth map in metres from a grey picture: 16 bits count millimetres, 8 bits 255ths of `FARTHEST`.
 
-    A pixel of 0 is one for which the camera has no depth, and becomes infinite.
+    A pixel of 0 is one for which the camera has no depth, and becomes NaN.
 
     Raises:
         OSError: there is no such file, it is no picture, or it ends too early.
@@ -36,12 +36,12 @@ def open_depth(source: Path | bytes) -> DepthMap:
             f"Pillow's mode {picture.mode}."
         )
     pixels = np.asarray(picture)
-    depth = np.where(pixels == 0, np.inf, pixels / metre)
+    depth = np.where(pixels == 0, np.nan, pixels / metre)
     return DepthMap(depth.astype(np.float32), unit=1.0)
 
 
 def metres(depth_map: DepthMap) -> Float32[np.ndarray, "h w"]:
-    """Depths in metres, infinite where there is nothing.
+    """Depths in metres, infinite where there is nothing, NaN where there is no measurement.
 
     Where nobody knows the unit, as with models that come without a size, the farthest depth counts as `FARTHEST`, so
     that the map fills the range that encoders of depth expect.
@@ -56,11 +56,11 @@ def metres(depth_map: DepthMap) -> Float32[np.ndarray, "h w"]:
     """
     depth = np.asarray(depth_map.depth, np.float32)
     seen = np.isfinite(depth)
-    if depth.ndim != 2 or not seen.any() or not (depth > 0).all():
+    if depth.ndim != 2 or not seen.any() or (depth <= 0).any():
         raise ValueError(
-            f"A depth map is a matrix of positive depths, infinite where there is nothing, but not everywhere; got "
-            f"shape {depth.shape} with {np.count_nonzero(seen)} finite and {np.count_nonzero(~(depth > 0))} entries "
-            "that are not positive."
+            f"A depth map is a matrix of positive depths, infinite or NaN in places, but not everywhere; got shape "
+            f"{depth.shape} with {np.count_nonzero(seen)} finite and {np.count_nonzero(depth <= 0)} entries that are "
+            "not positive."
         )
     unit = FARTHEST / float(depth[seen].max()) if depth_map.unit is None else depth_map.unit
     return np.asarray(depth * np.float32(unit))

@@ -56,11 +56,11 @@ def thermal_picture(image: "Image") -> Float32[np.ndarray, "1 224 224"]:
 
 
 def depth_map(raw: DepthMap) -> Float32[np.ndarray, "1 224 224"]:
-    """Depth in tens of metres, 1 for all that is farther; short side 224, bicubic; its middle.
+    """Depth in tens of metres, 1 for all that is farther and 0 for what was not measured; short side 224, bicubic.
 
     The reference divides an 8-bit picture by 255, for which this is the same if 255 means 10 m.
     """
-    depth = np.minimum(metres(raw) / FARTHEST, 1).astype(np.float32)
+    depth = np.nan_to_num(np.minimum(metres(raw) / FARTHEST, 1), nan=0).astype(np.float32)
     return np.ascontiguousarray(center_crop(bicubic_antialiased(depth[None], SIZE), SIZE))
 
 
@@ -153,7 +153,7 @@ def _frame(image: "Image") -> Float32[np.ndarray, "3 h w"]:
 def _mel(clip: Float32[np.ndarray, " t"], bins: int, frames: int) -> Float32[np.ndarray, "{bins} {frames}"]:
     # The mean goes as upstream's does, although each window loses its own again.
     centred = clip - clip.mean()
-    shortest = int(WINDOW * RATE)
+    shortest = RATE * WINDOW // 1000
     mel = kaldi_fbank(np.pad(centred, (0, max(shortest - clip.size, 0))), RATE, bins)[:frames]
     return np.pad(mel, ((0, frames - len(mel)), (0, 0))).T
 

@@ -47,13 +47,13 @@ def picture_pixels(picture: "Image") -> Float32[np.ndarray, "3 224 224"]:
 def depth_pixels(depth_map: DepthMap, farthest: float) -> Float32[np.ndarray, "3 224 224"]:
     """A depth map as a grey picture, in which `farthest` metres and beyond are 1; then as `picture_pixels`.
 
-    Where there is no depth counts as nearest: upstream reads PNG files in which 0 stands for it.
+    Where nothing was measured counts as nearest: upstream reads PNG files in which 0 stands for it.
 
     Raises:
         ValueError: the map is not a matrix of positive depths.
     """
     depth = metres(depth_map)
-    clipped = np.clip(np.where(np.isfinite(depth), depth, 0), _NEAREST, farthest) / np.float32(farthest)
+    clipped = np.clip(np.nan_to_num(depth, nan=0, posinf=farthest), _NEAREST, farthest) / np.float32(farthest)
     grey = center_crop(bicubic_antialiased(clipped[None], SIZE), SIZE)
     return clip_pixels(np.repeat(grey, 3, 0))
 

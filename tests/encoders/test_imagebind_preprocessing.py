@@ -94,14 +94,16 @@ def test_a_thermal_picture_is_grey_from_minus_one_to_one() -> None:
 # --- depth
 
 
-def test_depth_is_in_tens_of_metres_and_all_that_is_farther_is_1() -> None:
+def test_depth_is_in_tens_of_metres_and_1_if_farther_and_0_if_not_measured() -> None:
     metres = np.full((224, 300), 2.5, np.float32)
     metres[:, 100:] = 12
-    metres[:, 200:] = np.inf
+    metres[:, 180:] = np.inf
+    metres[:, 220:] = np.nan
     found = pre.depth_map(DepthMap(metres, unit=1.0))
     assert (found.shape, found.dtype) == ((1, 224, 224), np.float32)
     np.testing.assert_array_equal(found[0, :, :62], 0.25)  # 38 columns are cut off
-    np.testing.assert_array_equal(found[0, :, 62:], 1)
+    np.testing.assert_array_equal(found[0, :, 62:182], 1)
+    np.testing.assert_array_equal(found[0, :, 182:], 0)
     millimetres = pre.depth_map(DepthMap(metres * 1000, unit=0.001))
     np.testing.assert_allclose(millimetres, found, atol=1e-6)
 

@@ -77,7 +77,7 @@ def test_depth_maps_agree_with_torch_on_millimetres(height: int, width: int, far
     millimetres.flat[1:30:3] = 0  # holes, as cameras leave them
     depth = torch.from_numpy(millimetres / 1000.0).clip(min=0.01).clip(max=farthest) / farthest
     expected = normalised(cropped(bicubic(depth[None])).repeat(3, 1, 1))
-    metres = np.where(millimetres == 0, np.inf, millimetres / 1000).astype(np.float32)
+    metres = np.where(millimetres == 0, np.nan, millimetres / 1000).astype(np.float32)
     np.testing.assert_allclose(depth_pixels(DepthMap(metres, unit=1.0), farthest), expected, atol=2e-5)
     centimetres = DepthMap(metres * np.float32(100), unit=0.01)
     np.testing.assert_allclose(depth_pixels(centimetres, farthest), expected, atol=2e-5)
@@ -88,6 +88,8 @@ def test_what_is_nearer_than_a_centimetre_or_farther_than_the_farthest_is_cut_of
         return float(depth_pixels(DepthMap(np.full((5, 5), metres, np.float32), unit=1.0), 10.0)[0].mean())
 
     assert value(0.001) == pytest.approx((0.001 - 0.48145466) / 0.26862954, abs=1e-5)
+    far = np.array([[np.inf], [1.0]], np.float32).repeat([9, 1], 0).repeat(8, 1)
+    assert depth_pixels(DepthMap(far, unit=1.0), 10.0)[0, 0, 0] == pytest.approx(value(10.0), abs=1e-5)
     assert value(25.0) == value(10.0) == pytest.approx((1 - 0.48145466) / 0.26862954, abs=1e-5)
     assert value(5.0) == pytest.approx((0.5 - 0.48145466) / 0.26862954, abs=1e-5)
 
