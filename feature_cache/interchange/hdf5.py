@@ -195,7 +195,7 @@ def _path(request: Request, part: str) -> Path:
 
 def _open(path: Path) -> Any:
     try:
-        return h5py.File(path, "r")
+        return h5py.File(path, "r", locking=False)  # many shared file systems cannot lock
     except OSError as error:
         raise CacheError(f"{path} should be an HDF5 file, but cannot be read as one: {error}. Copy it again.") from None
 
