@@ -9,8 +9,17 @@ REGISTRY: dict[str, str] = {
     "furniture": "feature_cache.datasets.furniture:Furniture",
     "exercises": "feature_cache.datasets.exercises:Exercises",
     "spoken": "feature_cache.datasets.spoken:Spoken",
+    "ucf101": "feature_cache.datasets.ucf101:Ucf101",
+    "esc50": "feature_cache.datasets.esc50:Esc50",
+    "nyudv2": "feature_cache.datasets.nyudv2:NyuDepthV2",
+    "clotho": "feature_cache.datasets.clotho:Clotho",
+    "vggsound_s": "feature_cache.datasets.vggsound_s:VggSoundS",
+    "tvl": "feature_cache.datasets.tvl:Tvl",
+    "llvip": "feature_cache.datasets.llvip:Llvip",
     "folder": "feature_cache.datasets.folder:Folder",
 }
 POCKET = ("emoji", "emoji_styles", "emoji_clips", "instruments", "sounds", "furniture", "exercises", "spoken")
-GROUPS = {"pocket": POCKET}
+PAPER = ("ucf101", "esc50", "nyudv2", "clotho", "vggsound_s", "tvl", "llvip")
+"""In the order of the paper's stream."""
+GROUPS = {"pocket": POCKET, "paper": PAPER}
 """Names that stand for several datasets on the command line."""
