@@ -60,7 +60,7 @@ class Inspection:
         manifest: None if it cannot be read.
         rows: per split the rows that are there.
         failed: per split how many items are listed in failures.jsonl; {} where the list cannot be read.
-        modalities: numbers; {} unless the features can be read.
+        modalities: numbers; {} unless the cache is whole.
     """
 
     path: Path
@@ -115,11 +115,12 @@ def inspect(path: Path) -> Inspection:
     problems = _wrong_files(path, manifest)
     rows = {split: manifest.splits[split].count if split in manifest.splits else 0 for split in SPLITS}
     failed = _failed(path) if manifest.failures_file else {}
-    try:
-        facts = _facts(open_cache(path))
-    except CacheError as error:
-        problems = problems or [str(error)]
-        facts = {}
+    facts: dict[str, ModalityFacts] = {}
+    if not problems:
+        try:
+            facts = _facts(open_cache(path))
+        except CacheError as error:
+            problems = [str(error)]
     state = "damaged" if problems else "whole"
     return Inspection(path, state, tuple(problems), manifest, rows, failed, facts)
 

@@ -14,7 +14,10 @@ def run(action: Callable[[], int], console: Console) -> int:
     except UserError as error:
         said = str(error)
     except ImportError as error:
-        said = f"{error}. This format needs a package that is not there; to get it, run `make extract-deps`."
+        said = (
+            f"{error}. This format needs a package that is not there; to get it, run `make extract-deps`, or for tfds "
+            "`pip install tensorflow-datasets array_record`."
+        )
     except OSError as error:
         path = error.filename2 or error.filename or "a file"
         said = f"{path}: {error.strerror or error}. Put that right, and try again."

@@ -14,6 +14,7 @@ import numpy as np
 from feature_cache import shards
 from feature_cache.atomic import SUFFIX
 from feature_cache.errors import CacheError
+from feature_cache.lock import Share, running
 from feature_cache.manifest import MODALITY_ORDER, SPLITS, ClassLabel, Manifest, MediaSource, ModalitySpec
 from feature_cache.reader import FeatureCache
 from feature_cache.registry import check_name
@@ -79,7 +80,8 @@ def store(
     What the files do not tell, such as the checksum of the weights, is "unknown" in the manifest; its sources are the
     files with their own checksums.
 
-    Raises `CacheError` for ids that repeat, features that are not finite, and files without any row.
+    Raises `CacheError` for ids that repeat, features that are not finite, and files without any row, and `LockedError`
+    while another process makes the same cache.
     """
     manifest = Manifest(
         encoder=encoder,
@@ -94,20 +96,21 @@ def store(
         classes=incoming.label_sets.get("classes", ()),
         open_classes=incoming.label_sets.get("open_classes", ()),
     )
-    writer = CacheWriter(folder, manifest)
-    total = 0
-    for split in SPLITS:
-        seen: set[str] = set()
-        for index, (rows, features) in enumerate(incoming.blocks(split, shard_size)):
-            _check_ids(split, rows.ids, seen)
-            writer.write_shard(split, index, rows, features)
-            total += len(rows)
-            progress(len(rows))
-    if not total:
-        raise CacheError(f"There is not a single row in {', '.join(str(path) for path in incoming.files)}.")
-    if incoming.class_features:
-        writer.write_classes(**incoming.class_features)
-    return writer.finish()
+    with running(folder, Share()):
+        writer = CacheWriter(folder, manifest)
+        total = 0
+        for split in SPLITS:
+            seen: set[str] = set()
+            for index, (rows, features) in enumerate(incoming.blocks(split, shard_size)):
+                _check_ids(split, rows.ids, seen)
+                writer.write_shard(split, index, rows, features)
+                total += len(rows)
+                progress(len(rows))
+        if not total:
+            raise CacheError(f"There is not a single row in {', '.join(str(path) for path in incoming.files)}.")
+        if incoming.class_features:
+            writer.write_classes(**incoming.class_features)
+        return writer.finish()
 
 
 def blocks_of(cache: FeatureCache, split: str) -> Iterator[Block]:

@@ -130,7 +130,8 @@ def write(cache: FeatureCache, folder: Path) -> list[str]:
             f"here they have {stated}. --to=npz, parquet, tfds and webdataset can."
         )
     request = Request(folder, manifest.encoder, manifest.dataset)
-    rank = {name: index for index, name in enumerate(sorted(cache.class_names))}
+    texts = _class_texts(cache)
+    rank = {name: index for index, name in enumerate(sorted(texts))}
     for split in SPLITS:
         count = manifest.splits[split].count if split in manifest.splits else 0
         if count or split in NEEDED:
@@ -139,9 +140,9 @@ def write(cache: FeatureCache, folder: Path) -> list[str]:
                     stacked = np.stack([np.asarray(features[m], np.float32) for m in cache.modalities], axis=1)
                     for key, value in zip(_written_keys(cache, rows, rank), stacked, strict=True):
                         _create(file, key, value)
-    if cache.class_features is not None:
+    if texts:
         with appearing(_path(request, "class")) as path, h5py.File(path, "w") as file:
-            for name, value in zip(cache.class_names, cache.class_features, strict=True):
+            for name, value in texts.items():
                 _create(file, name, np.asarray(value, np.float32))
     return _left_out(cache)
 
@@ -195,7 +196,7 @@ def _path(request: Request, part: str) -> Path:
 
 def _open(path: Path) -> Any:
     try:
-        return h5py.File(path, "r")
+        return h5py.File(path, "r", locking=False)  # many shared file systems cannot lock
     except OSError as error:
         raise CacheError(f"{path} should be an HDF5 file, but cannot be read as one: {error}. Copy it again.") from None
 
@@ -333,11 +334,31 @@ def _captions(keys: Sequence[Key], layout: Layout, labels: Labels, known: Sequen
 def _written_keys(cache: FeatureCache, rows: Rows, rank: Mapping[str, int]) -> list[str]:
     if cache.manifest.encoder not in NAMED:
         return list(rows.ids)
-    layout = LAYOUTS.get(cache.manifest.dataset)
-    if layout and layout.names == "caption":
-        return [f"{item}__{caption}__0" for item, caption in zip(rows.ids, rows.captions, strict=True)]
-    names = [cache.class_names[label] if label >= 0 else NO_LABEL for label in rows.labels]
+    names = _written_names(cache, rows)
     return [f"{item}__{name}__{rank.get(name, len(rank))}" for item, name in zip(rows.ids, names, strict=True)]
+
+
+def _written_names(cache: FeatureCache, rows: Rows) -> list[str]:
+    """The captions where the reference has those, or its classes and the cache none (NYUDv2); else the classes."""
+    layout = LAYOUTS.get(cache.manifest.dataset)
+    if layout and (layout.names == "caption" or (layout.names == "class" and not cache.class_names)):
+        return [caption or NO_LABEL for caption in rows.captions]
+    return [cache.class_names[label] if label >= 0 else NO_LABEL for label in rows.labels]
+
+
+def _class_texts(cache: FeatureCache) -> dict[str, Array]:
+    """What the class file has by name; of classes that only the reference has, the text of their first item."""
+    if cache.class_features is not None:
+        return dict(zip(cache.class_names, cache.class_features, strict=True))
+    layout = LAYOUTS.get(cache.manifest.dataset)
+    texts: dict[str, Array] = {}
+    if layout and layout.names == "class" and "text" in cache.modalities:
+        for split in SPLITS:
+            for rows, features in blocks_of(cache, split):
+                for name, value in zip(_written_names(cache, rows), features["text"], strict=True):
+                    texts.setdefault(name, value)
+    texts.pop(NO_LABEL, None)
+    return texts
 
 
 def _create(file: Any, key: str, value: Array) -> None:

@@ -53,6 +53,7 @@ def _builder(cache: FeatureCache, folder: Path) -> Any:
     class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[misc,call-arg]
         VERSION = tfds.core.Version(VERSION)
         name = dataset_name(cache)
+        code_path = None  # no module describes this dataset; looking for one takes a package that is not declared
 
         def _info(self) -> Any:
             # Else it sorts by a hash of the keys.
