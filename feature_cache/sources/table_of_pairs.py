@@ -7,8 +7,8 @@ def describe_folder() -> str:
     """How the table has to look."""
     return (
         "folder: your own data, without any code\n"
-        "  A table, .csv or .parquet, with a row per item. A column named after a modality (vision, audio, video, depth, "
-        "thermal, tactile …) has the path of a file; the column text has the text itself. Besides: id, label, split "
-        "(train, validation or test).\n"
+        "  A table, .csv or .parquet, with a row per item. A column named after a modality (vision, audio, video, "
+        "depth, thermal, tactile …) has the path of a file; the column text has the text itself. Besides: id, label, "
+        "split (train, validation or test).\n"
         "  python extract_features.py --encoder=ENCODER --dataset=folder --pairs=pairs.csv"
     )
