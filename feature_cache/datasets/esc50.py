@@ -5,6 +5,9 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from feature_cache.datasets.base import Item, Waveform
 from feature_cache.datasets.published import Layout, published_splits
 from feature_cache.datasets.splits import members
@@ -58,9 +61,6 @@ class Esc50:
 
 def _rows(layout: Layout, path: Path) -> list[Row]:
     """All rows of a file without their sounds, which are most of it."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq  # importing this module must stay cheap
-
     try:
         with pq.ParquetFile(path) as file:
             names = file.read(columns=["filename", "category"]).to_pydict()
@@ -68,7 +68,7 @@ def _rows(layout: Layout, path: Path) -> list[Row]:
             file.schema_arrow.field("audio")
         places = [(group, offset) for group, size in enumerate(sizes) for offset in range(size)]
         columns = (names["filename"], names["category"])
-    except (pa.ArrowException, KeyError) as error:
+    except (pa.ArrowException, OSError, KeyError) as error:
         raise layout.wrong(f"{path} should be a Parquet file with filename, category and audio ({error})") from None
     return [Row(name, category, path, *place) for name, category, place in zip(*columns, places, strict=True)]
 
@@ -80,8 +80,6 @@ def _sound(row: Row) -> Waveform:
 @lru_cache(maxsize=1)
 def _sounds_of(path: Path, group: int) -> Sequence[bytes]:
     """The encoded sounds of a row group. One is kept: rows are asked for nearly in their order, and it is 40 MB."""
-    import pyarrow.parquet as pq  # importing this module must stay cheap
-
     with pq.ParquetFile(path) as file:
         sounds: list[bytes] = [entry["bytes"] for entry in file.read_row_group(group, ["audio"])["audio"].to_pylist()]
         return sounds

@@ -18,28 +18,31 @@ class Layout:
     Attributes:
         name: the dataset's key in `feature_cache.datasets.REGISTRY`.
         root: the data root; everything is named relative to it.
-        picture: the expected folders and files in one or a few lines, relative to the data root.
+        picture: the expected folders and files in a line, relative to the data root.
     """
 
     def __init__(self, name: str, root: Path, picture: str) -> None:
         self.name = name
         self.root = Path(root)
-        self.picture = " ".join(picture.split())
+        self.picture = picture
 
     def folders(self, path: str) -> list[str]:
-        """The names of the folders in a folder, sorted; hidden ones are passed over."""
-        return self._listing(path, lambda entry: entry.is_dir(), "folders")
+        """The names of the folders in a folder, of which there should be some, sorted; hidden ones are passed over."""
+        found = self._listing(path, lambda entry: entry.is_dir())
+        if not found:
+            raise self.wrong(f"{self.root / path} has no folders")
+        return found
 
     def files(self, path: str, ending: str) -> list[str]:
-        """The names of the files in a folder that end with `ending`, sorted; hidden ones are passed over."""
+        """The same for the files whose names end with `ending`."""
         found = self.files_if_any(path, ending)
         if not found:
             raise self.wrong(f"{self.root / path} has no {ending} files")
         return found
 
     def files_if_any(self, path: str, ending: str) -> list[str]:
-        """The same, but there may be none; the folder should be there."""
-        return self._listing(path, lambda entry: entry.name.endswith(ending), None)
+        """The same, but there may be none."""
+        return self._listing(path, lambda entry: entry.name.endswith(ending))
 
     def table(self, path: str, columns: Sequence[str]) -> list[dict[str, str]]:
         """The rows of a CSV file with a line of column names, which should have these among others."""
@@ -68,20 +71,17 @@ class Layout:
             "fetches what may be fetched; media that are elsewhere are named with --data_root."
         )
 
-    def _listing(self, path: str, wanted: Callable[["os.DirEntry[str]"], bool], needed: str | None) -> list[str]:
+    def _listing(self, path: str, wanted: Callable[["os.DirEntry[str]"], bool]) -> list[str]:
         folder = self.root / path
         try:
             with os.scandir(folder) as entries:
-                found = sorted(entry.name for entry in entries if wanted(entry) and not entry.name.startswith("."))
+                return sorted(entry.name for entry in entries if wanted(entry) and not entry.name.startswith("."))
         except (FileNotFoundError, NotADirectoryError):
             raise self.wrong(f"the folder {folder} is missing") from None
-        if needed and not found:
-            raise self.wrong(f"{folder} has no {needed}")
-        return found
 
 
 def published_splits(train: Iterable[Item], test: Iterable[Item]) -> dict[str, tuple[Item, ...]]:
-    """The splits as published, each sorted by id; nobody published a validation split.
+    """The splits of the publication, each sorted by id; it has no validation split.
 
     Of items with the same id all but the first are renamed: "id~2", "id~3" in the given order.
 
