@@ -2,34 +2,36 @@
 
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from jaxtyping import Float32
 
 from feature_cache.datasets.base import Waveform
+from feature_cache.decoding.wholeness import check_whole
+
+_Sound = tuple[Float32[np.ndarray, " t"], int]
 
 
 def open_waveform(source: Path | bytes) -> Waveform:
     """The first channel of a sound file, or of the bytes of one, at the file's own rate.
 
-    The first channel and not the mean of all, because the encoders were trained so. libsndfile reads what it can (wav,
-    flac, ogg, mp3), FFmpeg the rest (mp4, m4a, webm, mkv, avi: the first sound track of a video).
+    The first channel and not the mean of all, because ImageBind takes that. libsndfile reads what it can (wav, flac,
+    ogg, mp3), FFmpeg the rest (mp4, m4a, webm, mkv, avi: the first sound track of a video).
 
     Raises:
         OSError: there is no such file.
         ValueError: the file is empty, has no sound track, no samples, or some that are not finite; it is damaged, or
             ends too early.
     """
-    content = source if isinstance(source, bytes) else source.read_bytes()
-    if not content:
-        raise ValueError("The sound file is empty: it has 0 bytes.")
     import soundfile
 
-    try:
-        samples, rate = _with_libsndfile(content)
-    except soundfile.LibsndfileError as error:
-        samples, rate = _with_ffmpeg(content, str(error))
+    with BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
+        check_whole(file)
+        try:
+            samples, rate = _with_libsndfile(file)
+        except soundfile.LibsndfileError as error:
+            samples, rate = _with_ffmpeg(file, error)
     if not samples.size:
         raise ValueError("The sound has no samples.")
     if not np.isfinite(samples).all():
@@ -37,54 +39,57 @@ def open_waveform(source: Path | bytes) -> Waveform:
     return Waveform(samples, rate)
 
 
-def _with_libsndfile(content: bytes) -> tuple[Float32[np.ndarray, " t"], int]:
+def _with_libsndfile(file: BinaryIO) -> _Sound:
     import soundfile
 
-    with soundfile.SoundFile(BytesIO(content)) as file:
-        _check_length_of_wav(content)
-        samples = file.read(dtype="float32", always_2d=True)
-        if len(samples) < file.frames:
-            raise ValueError(f"The sound ends too early: {len(samples)} of {file.frames} samples can be decoded.")
-        return np.ascontiguousarray(samples[:, 0]), int(file.samplerate)
+    length_is_guessed = _is_mp3_without_length(file)
+    file.seek(0)
+    with soundfile.SoundFile(file) as sound:
+        samples = sound.read(dtype="float32", always_2d=True)
+        if len(samples) < sound.frames and not length_is_guessed:
+            raise ValueError(f"The sound ends too early: {len(samples)} of {sound.frames} samples can be decoded.")
+        return np.ascontiguousarray(samples[:, 0]), int(sound.samplerate)
 
 
-def _check_length_of_wav(content: bytes) -> None:
-    """Raises `ValueError` if the samples of a wav file end before its header says so; libsndfile does not mind."""
-    if content[:4] != b"RIFF" or content[8:12] != b"WAVE":
-        return
-    start = 12
-    while start + 8 <= len(content):
-        name, size = content[start : start + 4], int.from_bytes(content[start + 4 : start + 8], "little")
-        there = len(content) - start - 8
-        if name == b"data":
-            # A program that writes into a pipe cannot know the size, and leaves the greatest that fits there.
-            if there < size < 0x7FFFF000:
-                raise ValueError(f"The sound ends too early: its header promises {size} bytes, {there} are there.")
-            return
-        start += 8 + size + size % 2
+def _is_mp3_without_length(file: BinaryIO) -> bool:
+    """Whether an mp3 lacks the Xing or Info frame, behind its ID3 tag, that tells how long it is."""
+    file.seek(0)
+    start = file.read(10)
+    if start[:3] == b"ID3":
+        file.seek(10 + sum((byte & 127) << 7 * place for place, byte in enumerate(reversed(start[6:10]))))
+    else:
+        file.seek(0)
+    frame = file.read(192)
+    return frame[:1] == b"\xff" and b"Xing" not in frame and b"Info" not in frame
 
 
-def _with_ffmpeg(content: bytes, otherwise: str) -> tuple[Float32[np.ndarray, " t"], int]:
+def _with_ffmpeg(file: BinaryIO, otherwise: Exception) -> _Sound:
     import av
 
+    file.seek(0)
     try:
-        with av.open(BytesIO(content)) as container:
+        with av.open(file) as container:
             if not container.streams.audio:
                 raise ValueError("The file has no sound track.")
-            stream = container.streams.audio[0]
-            stream.codec_context.thread_count = 1
-            to_planes = av.AudioResampler(format="fltp")
-            parts, rate = [], 0
-            for packet in container.demux(stream):
-                if packet.is_corrupt:
-                    raise ValueError("The sound track ends too early, or is damaged.")
-                for frame in packet.decode():
-                    rate = frame.sample_rate
-                    parts += [_first_plane(plain) for plain in to_planes.resample(frame)]
+            return _first_track(container)
     except av.FFmpegError as error:
-        raise ValueError(f"Neither libsndfile nor FFmpeg can decode the sound: {otherwise} {error}") from error
-    return np.concatenate(parts or [np.zeros(0, np.float32)]), rate
+        raise ValueError(
+            f"Neither libsndfile ({getattr(otherwise, 'error_string', otherwise)}) nor FFmpeg ({error.strerror}) can "
+            "decode the sound."
+        ) from error
 
 
-def _first_plane(frame: Any) -> Float32[np.ndarray, " t"]:
-    return np.asarray(frame.to_ndarray()[0], np.float32)
+def _first_track(container: Any) -> _Sound:
+    import av
+
+    stream = container.streams.audio[0]
+    stream.codec_context.thread_count = 1  # the extraction has a process for every core already
+    to_planes = av.AudioResampler(format="fltp")
+    planes, rate = [np.zeros(0, np.float32)], 0
+    for packet in container.demux(stream):
+        if packet.is_corrupt:
+            raise ValueError("The sound track ends too early, or is damaged.")
+        for frame in packet.decode():
+            rate = frame.sample_rate
+            planes += [plain.to_ndarray()[0] for plain in to_planes.resample(frame)]
+    return np.concatenate(planes), rate

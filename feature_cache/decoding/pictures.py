@@ -20,6 +20,4 @@ def open_picture(source: Path | bytes) -> "Image":
 
     with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as picture:
         picture.load()
-        upright = ImageOps.exif_transpose(picture)
-        # The file behind `picture` is closed from here on; the copy has none.
-        return upright.copy() if upright is picture else upright
+        return ImageOps.exif_transpose(picture)  # a copy, which does not need the file any more

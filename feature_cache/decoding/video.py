@@ -1,11 +1,15 @@
 """Opens video files."""
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from feature_cache.datasets.base import Video
+from feature_cache.decoding.wholeness import check_whole
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -38,14 +42,18 @@ class VideoFile(Video):
         wrong = [index for index in indices if not 0 <= index < self.frames]
         if wrong:
             raise IndexError(f"The video {self.path} has frames 0 to {self.frames - 1}, but {wrong[0]} is wanted.")
-        wanted = set(indices)
-        found = _decode(self.path, wanted) if wanted else {}
-        if len(found) < len(wanted):
+        if not indices:
+            return []
+        found = _decode(self.path, set(indices))
+        if max(indices) in found:
+            return [found[index] for index in indices]
+        coded = _coded_frames(self.path)
+        if max(indices) >= len(coded):
             raise ValueError(
-                f"The video {self.path} ends too early: of its {self.frames} frames, number "
-                f"{min(wanted - set(found))} cannot be decoded."
+                f"The video {self.path} ends too early: only {len(coded)} of its {self.frames} frames can be decoded."
             )
-        return [found[index] for index in indices]
+        found = _decode(self.path, {coded[index] for index in indices})
+        return [found[coded[index]] for index in indices]
 
 
 def open_video(path: Path) -> VideoFile:
@@ -57,46 +65,61 @@ def open_video(path: Path) -> VideoFile:
         OSError: there is no such file.
         ValueError: the file is no video, has no frames, is damaged, or ends too early.
     """
-    import av
-
-    try:
-        with av.open(str(path)) as container:
-            stream = _track(container, path)
-            rate = stream.average_rate or stream.guessed_rate
-            frames = sum(_is_frame(packet, path) for packet in container.demux(stream))
-    except av.FFmpegError as error:
-        raise _unreadable(path, error) from error
+    with path.open("rb") as file:
+        check_whole(file)
+    with _opened(path) as (container, stream):
+        rate = stream.average_rate or stream.guessed_rate
+        frames = sum(_is_frame(packet, path) for packet in container.demux(stream))
     if not frames or not rate:
         raise ValueError(f"The video {path} has {frames} frames, {float(rate or 0):g} a second.")
     return VideoFile(path, float(rate), frames)
 
 
 def _decode(path: Path, wanted: set[int]) -> "dict[int, Image]":
-    import av
-
+    """Those of the wanted frames that there are; frames are counted as the decoder gives them."""
     found: dict[int, Image] = {}
-    try:
-        with av.open(str(path)) as container:
-            stream = _track(container, path)
-            stream.codec_context.thread_count = 1  # the extraction has a process for every core already
-            for index, frame in enumerate(container.decode(stream)):
-                if index in wanted:
-                    found[index] = _upright(frame)
-                if index == max(wanted):
-                    break
-    except av.FFmpegError as error:
-        raise _unreadable(path, error) from error
+    with _opened(path) as (container, stream):
+        for index, frame in enumerate(container.decode(stream)):
+            if index in wanted:
+                found[index] = _upright(frame)
+            if index == max(wanted):
+                break
     return found
 
 
-def _track(container: Any, path: Path) -> Any:
-    """The first video track that is not the picture on a record's cover."""
+def _coded_frames(path: Path) -> list[int]:
+    """For each frame that the container counts, which of those that the decoder gives is on the screen.
+
+    An encoder of MPEG-4 (xvid) may leave out a frame that looks like the one before; the container has it all the same.
+    """
+    counted, decoded = [], []
+    with _opened(path) as (container, stream):
+        may_leave_out = stream.codec_context.name == "mpeg4"
+        for packet in container.demux(stream):
+            counted += [packet.pts] if _is_frame(packet, path) else []
+            decoded += [frame.pts for frame in packet.decode()]
+    is_timed = None not in counted + decoded and all(a < b for a, b in pairwise(decoded))
+    if may_leave_out and is_timed and decoded and decoded[0] <= min(counted):
+        return [bisect_right(decoded, time) - 1 for time in sorted(counted)]
+    return list(range(len(decoded)))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
+    """A container and its video track."""
     import av
 
-    tracks = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
-    if not tracks:
-        raise ValueError(f"The file {path} has no video track.")
-    return tracks[0]
+    try:
+        with av.open(str(path)) as container:
+            # Not the picture on a record's cover.
+            cover = av.stream.Disposition.attached_pic
+            tracks = [track for track in container.streams.video if not track.disposition & cover]
+            if not tracks:
+                raise ValueError(f"The file {path} has no video track.")
+            tracks[0].codec_context.thread_count = 1  # the extraction has a process for every core already
+            yield container, tracks[0]
+    except av.FFmpegError as error:
+        raise ValueError(f"The video {path} cannot be decoded: {error.strerror}.") from error
 
 
 def _is_frame(packet: Any, path: Path) -> bool:
@@ -110,9 +133,3 @@ def _upright(frame: Any) -> "Image":
     """The frame as a telephone that was held sideways would show it."""
     picture: Image = frame.to_image()
     return picture.rotate(frame.rotation, expand=True) if frame.rotation else picture
-
-
-def _unreadable(path: Path, error: Exception) -> Exception:
-    if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
-        return error
-    return ValueError(f"The video {path} cannot be decoded: {error}")

@@ -15,8 +15,11 @@ def exact_inference() -> Iterator[None]:
     with torch.inference_mode(), torch.backends.cudnn.flags(deterministic=True, benchmark=False, allow_tf32=False):
         try:
             yield
-        except torch.OutOfMemoryError as error:
-            raise MemoryError(str(error)) from error
+        except RuntimeError as error:
+            # torch.OutOfMemoryError is the accelerators'; of the CPU's allocator only the message tells.
+            if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
+                raise MemoryError(str(error)) from error
+            raise
 
 
 @contextmanager

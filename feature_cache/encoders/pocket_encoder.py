@@ -11,7 +11,8 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from jaxtyping import Float, Float32, Int64
 
-from feature_cache.datasets.base import Clip, DepthMap, Motion, Raw, Waveform
+from feature_cache.datasets.base import Clip, DepthMap, Motion, Raw, Video, Waveform
+from feature_cache.decoding.sampling import middles
 from feature_cache.encoders import efficientnet_lite, minilm, paraphrase, whisper, yamnet
 from feature_cache.encoders.base import check_precision, choose_device
 from feature_cache.encoders.depth_picture import depth_picture
@@ -28,6 +29,9 @@ Array = np.ndarray[Any, Any]
 
 SCALE = math.sqrt(20)
 """Length of every embedding. Dot products lie within ±20 and serve as logits at temperature 1, as ImageBind's do."""
+
+VIDEO_FRAMES = 8
+"""Pictures taken of a video that is not a short `Clip` already."""
 
 
 class SentenceNetwork(Protocol):
@@ -90,14 +94,14 @@ class PocketEncoder(ABC):
             text    str         int64 [tokens]                   word-piece ids
             vision  PIL.Image   uint8 [size, size, 3]            padded to a white square
             depth   DepthMap    uint8 [size, size, 3]
-            video   Clip        uint8 [frames, size, size, 3]
+            video   Video       uint8 [frames, size, size, 3]    8 frames, but all of a Clip
             audio   Waveform    float32 [patches, 96, 64]        log-mel, 0.96 s each
             speech  Waveform    float32 [80, frames]             log-mel, 10 ms each
             imu     Motion      float32 [384]                    means and cross-spectra
 
         Raises:
             TypeError: the medium is not of its modality's type.
-            ValueError: a waveform, a depth map or motion has impossible values, or a clip has no frames.
+            ValueError: a waveform, a depth map or motion has impossible values, or a video has no frames.
             UnknownNameError: the encoder has no such modality.
         """
         check_name(self.modalities, f"modality of {self.name}", modality)
@@ -110,7 +114,7 @@ class PocketEncoder(ABC):
         if modality == "imu":
             return motion_spectra(expect(raw, Motion))
         if modality == "video":
-            return self._squares(expect(raw, Clip))
+            return self._squares(expect(raw, Video))  # type: ignore[type-abstract]
         return self._square(depth_picture(expect(raw, DepthMap)) if modality == "depth" else raw)
 
     def embed(self, modality: str, batch: Sequence[Array]) -> Float32[np.ndarray, "n dim"]:
@@ -150,10 +154,11 @@ class PocketEncoder(ABC):
 
         return efficientnet_lite.square(expect(picture, Image), self.parts.pictures.size)
 
-    def _squares(self, clip: Clip) -> Array:
-        if not clip.frames:
-            raise ValueError("A clip should have at least one frame, but has none.")
-        return np.stack([self._square(frame) for frame in clip.frames])
+    def _squares(self, video: Video) -> Array:
+        if not len(video):
+            raise ValueError("A video should have at least one frame, but has none.")
+        frames = video.frames if isinstance(video, Clip) else video.pick(middles(len(video), VIDEO_FRAMES))
+        return np.stack([self._square(frame) for frame in frames])
 
     @cached_property
     def _device(self) -> str:

@@ -34,8 +34,8 @@ def video_shape(height: int, width: int, size: int) -> tuple[int, int]:
 
     It divides first, which may cost a pixel:
 
-    >>> picture_shape(45, 75, 219), video_shape(45, 75, 219)
-    ((219, 365), (219, 365))
+    >>> picture_shape(112, 122, 224), video_shape(112, 122, 224)
+    ((224, 244), (224, 243))
     """
     if min(height, width) < 1:
         raise ValueError(f"A video of {height} × {width} pixels cannot be resized.")

@@ -5,13 +5,14 @@ give its checkpoint, which `write_checkpoint` makes, with --weights.
 """
 
 from pathlib import Path
-from typing import ClassVar
-
-import torch
+from typing import TYPE_CHECKING, ClassVar
 
 from feature_cache.encoders.imagebind import ImageBind
 from feature_cache.encoders.imagebind_code import build
 from feature_cache.encoders.unibind import UniBind
+
+if TYPE_CHECKING:  # the processes that only preprocess import this module, too
+    import torch
 
 DIM = 16
 TOWERS = ("vision", "text", "audio", "depth", "thermal", "imu")
@@ -32,15 +33,19 @@ class TinyUniBind(UniBind):
     architecture: ClassVar = ARCHITECTURE
 
 
-def tiny_state(seed: int = 0) -> dict[str, torch.Tensor]:
+def tiny_state(seed: int = 0) -> "dict[str, torch.Tensor]":
     """Random parameters of the tiny network, by ImageBind's names, as upstream initialises them."""
+    import torch
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build(ARCHITECTURE, "cpu").state_dict()
 
 
-def unibind_state(seed: int = 0) -> dict[str, torch.Tensor]:
+def unibind_state(seed: int = 0) -> "dict[str, torch.Tensor]":
     """The same by UniBind's names, with what it has for point clouds."""
+    import torch
+
     points = {
         "bind.modality_head_point.0.weight": torch.ones(3),
         "bind.modality_postprocessor_point.1.log_logit_scale": torch.tensor(0.0),
@@ -52,6 +57,8 @@ def unibind_state(seed: int = 0) -> dict[str, torch.Tensor]:
 
 def write_checkpoint(folder: Path, encoder: type[ImageBind] = TinyImageBind, seed: int = 0) -> Path:
     """Writes the checkpoint of `TinyImageBind` or `TinyUniBind` into a folder, by its published name."""
+    import torch
+
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / encoder.checkpoint.name
     torch.save(unibind_state(seed) if issubclass(encoder, UniBind) else tiny_state(seed), path)
