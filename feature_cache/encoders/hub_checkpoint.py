@@ -71,6 +71,8 @@ class HubCheckpoint(Checkpoint):
             api = HfApi(endpoint=self.endpoint)
             info = api.model_info(repository.name, revision=repository.revision, files_metadata=True)
             wanted = self._choose(repository, {file.rfilename: file for file in info.siblings or ()})
+            for path in (folder / file.rfilename for file in wanted if not _is_right(folder / file.rfilename, file)):
+                path.unlink(missing_ok=True)  # the hub's own client would take it for the file
             with _reporting(folder, [file.rfilename for file in wanted], sum(file.size for file in wanted), progress):
                 names = [file.rfilename for file in wanted]
                 snapshot_download(
@@ -106,15 +108,13 @@ class HubCheckpoint(Checkpoint):
         path = folder / file.rfilename
         if not path.is_file():
             raise DownloadError(f"{path} did not arrive from the Hugging Face hub. {self._by_hand(repository, folder)}")
-        digest = sha256_of_file(path)
-        expected, found = (file.lfs.sha256, digest) if file.lfs else (file.blob_id, _git_name(path))
-        if found != expected:
+        if not _is_right(path, file):
             path.unlink()
             raise DownloadError(
-                f"{path} arrived damaged and was removed: its checksum is {found}, but the Hugging Face hub says "
-                f"{expected}. Run the same command again, which fetches it anew."
+                f"{path} arrived damaged and was removed: its checksum is not the one that the Hugging Face hub says, "
+                f"{_checksum(file)}. Run the same command again, which fetches it anew."
             )
-        return digest
+        return sha256_of_file(path)
 
     def _by_hand(self, repository: Repository, folder: Path) -> str:
         files = [name if isinstance(name, str) else name[-1] for name in self.files]
@@ -132,6 +132,17 @@ def _is_recorded(repository: Repository, folder: Path) -> bool:
         return all(sha256_of_file(folder / name) == digest for name, digest in record["sha256"].items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
+
+
+def _is_right(path: Path, file: Any) -> bool:
+    """Whether a file is there and is what the hub says: of a large one its SHA-256, of another one git's name."""
+    if not path.is_file():
+        return False
+    return (sha256_of_file(path) if file.lfs else _git_name(path)) == _checksum(file)
+
+
+def _checksum(file: Any) -> str:
+    return str(file.lfs.sha256 if file.lfs else file.blob_id)
 
 
 def _git_name(path: Path) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 from jaxtyping import Float32
@@ -15,6 +15,7 @@ from feature_cache.encoders.base import PRECISIONS, check_precision, choose_devi
 from feature_cache.encoders.checkpoints import Checkpoint, FileCheckpoint, weights_command
 from feature_cache.encoders.imagebind_code import HUGE, build
 from feature_cache.encoders.inference import inference
+from feature_cache.encoders.media_types import expect
 from feature_cache.encoders.state_dicts import load_strictly, read_state_dict
 from feature_cache.manifest import ModalitySpec
 from feature_cache.registry import check_name
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 Array = np.ndarray[Any, Any]
-_Medium = TypeVar("_Medium")
 
 SCALES = {
     "vision": 1.0, "text": 1 / 0.07, "audio": 20.0, "thermal": 10.0, "depth": 5.0, "video": 1.0, "tactile": 1.0,
@@ -95,17 +95,17 @@ class ImageBind:
         """
         check_name(self.modalities, f"modality of {self.name}", modality)
         if modality == "text":
-            return preprocessing.text_tokens(_expect(raw, str))
+            return preprocessing.text_tokens(expect(raw, str))
         if modality == "audio":
             bins, frames = self.architecture["audio_num_mel_bins"], self.architecture["audio_target_len"]
-            return preprocessing.sound(_expect(raw, Waveform), bins, frames)
+            return preprocessing.sound(expect(raw, Waveform), bins, frames)
         if modality == "depth":
-            return preprocessing.depth_map(_expect(raw, DepthMap))
+            return preprocessing.depth_map(expect(raw, DepthMap))
         if modality == "video":
-            return preprocessing.video_clips(_expect(raw, Video))  # type: ignore[type-abstract]
+            return preprocessing.video_clips(expect(raw, Video))  # type: ignore[type-abstract]
         from PIL.Image import Image
 
-        image = _expect(raw, Image)
+        image = expect(raw, Image)
         return preprocessing.thermal_picture(image) if modality == "thermal" else preprocessing.picture(image)
 
     def embed(self, modality: str, batch: Sequence[Array]) -> Float32[np.ndarray, "n dim"]:
@@ -155,9 +155,3 @@ def _with_exact_ends(network: Any, device: str) -> "nn.Module":
     for part in (*network.modality_preprocessors.values(), *network.modality_heads.values()):
         part.forward = torch.autocast(device, enabled=False)(part.forward)
     return cast("nn.Module", network)
-
-
-def _expect(raw: object, kind: type[_Medium]) -> _Medium:
-    if not isinstance(raw, kind):
-        raise TypeError(f"Expected a medium of type {kind.__qualname__}, but got a {type(raw).__qualname__}: {raw!r}.")
-    return raw

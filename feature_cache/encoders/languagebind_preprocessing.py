@@ -14,7 +14,6 @@ import numpy as np
 from jaxtyping import Float32
 
 from feature_cache.datasets.base import DepthMap, Video, Waveform
-from feature_cache.datasets.pictures import on_white
 from feature_cache.decoding.depth import metres
 from feature_cache.encoders.kaldi_fbank import kaldi_fbank
 from feature_cache.encoders.languagebind_snapshot import SIZE, AudioShape
@@ -106,4 +105,8 @@ def _frame(picture: "Image") -> Float32[np.ndarray, "3 224 224"]:
 def _rgb(picture: "Image") -> "Image":
     if picture.mode in ("F", "I") or picture.mode.startswith("I;"):
         raise ValueError(f"Expected a picture of 8 bits a channel, but got Pillow's mode {picture.mode}.")
-    return picture if picture.mode == "RGB" else on_white(picture)
+    if picture.mode == "RGB":
+        return picture
+    from feature_cache.datasets.pictures import on_white
+
+    return on_white(picture)

@@ -36,7 +36,7 @@ CHECKPOINT = HubCheckpoint(
     name="LanguageBind's five towers",
     license="MIT",
     home="https://huggingface.co/LanguageBind",
-    size=8_960_881_828,  # 4 bytes for each parameter of the architecture
+    size=8_960_000_000,  # about: 4 bytes for each parameter of the architecture
     repositories=(
         Repository("LanguageBind/LanguageBind_Audio_FT", "4820c496563c46acfb1ff9a486fae5319f16257e"),
         Repository("LanguageBind/LanguageBind_Depth"),

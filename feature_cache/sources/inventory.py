@@ -54,7 +54,7 @@ def verdict(findings: Iterable[Finding]) -> Verdict:
 
 
 def count(what: str, where: str, pattern: str, expected: int) -> Check:
-    """A check that counts the files that match a pattern below a folder; with "/" in the end, folders."""
+    """A check that counts the files below a folder that match and are not empty; with "/" in the end, folders."""
 
     def check(folder: Path) -> Finding:
         found = sum(1 for _ in _matches(folder / where, pattern))
@@ -65,15 +65,19 @@ def count(what: str, where: str, pattern: str, expected: int) -> Check:
 
 
 def listed(what: str, tables: tuple[str, ...], files: Callable[[Path], Iterator[Path]]) -> Check:
-    """A check that every file is there which these tables name; `files(table)` yields their paths."""
+    """A check that every file is there which these tables name; `files(table)` yields their paths.
+
+    A table that names none counts as missing.
+    """
 
     def check(folder: Path) -> Finding:
         where = tables[0] if len(tables) == 1 else f"{len(tables)} tables"
-        lost = [table for table in tables if not (folder / table).is_file()]
-        named = [path for table in tables if table not in lost for path in files(folder / table)]
-        gone = lost + [str(path.relative_to(folder)) for path in named if not path.is_file()]
-        found = len(named) - (len(gone) - len(lost))
-        return Finding(what, where, found, None if lost else len(named), tuple(gone[:MISSING_SHOWN]))
+        named = {table: list(files(folder / table)) if (folder / table).is_file() else [] for table in tables}
+        lost = [table for table, paths in named.items() if not paths]
+        everything = [path for paths in named.values() for path in paths]
+        gone = [str(path.relative_to(folder)) for path in everything if not _is_filled(path)]
+        expected = None if lost else len(everything)
+        return Finding(what, where, len(everything) - len(gone), expected, tuple([*lost, *gone][:MISSING_SHOWN]))
 
     return check
 
@@ -83,10 +87,10 @@ def first_listed(what: str, split: str, wanted: int) -> Check:
 
     def check(folder: Path) -> Finding:
         table, clips = folder / VGGSOUND_LIST, folder / VGGSOUND_CLIPS
-        if not table.is_file():
+        names = list(vggsound_clips(table, split)) if table.is_file() else []
+        if not names:
             return Finding(what, VGGSOUND_LIST, 0, None, (VGGSOUND_LIST,))
-        names = list(vggsound_clips(table, split))
-        there = {entry.name for entry in _scan(clips)}
+        there = {entry.name for entry in _scan(clips) if _is_filled(entry)}
         found = sum(f"{name}.mp4" in there for name in names)
         expected = min(wanted, len(names))
         gone = (f"{VGGSOUND_CLIPS}/{name}.mp4" for name in names if f"{name}.mp4" not in there)
@@ -120,14 +124,22 @@ def _matches(folder: Path, pattern: str) -> Iterator[str]:
         if head == "**":
             if entry.is_dir():
                 yield from (f"{entry.name}/{path}" for path in _matches(folder / entry.name, pattern))
-            elif fnmatch(entry.name, rest):
+            elif fnmatch(entry.name, rest) and _is_filled(entry):
                 yield entry.name
         elif slash and entry.is_dir() and fnmatch(entry.name, head):
             yield from (
                 (f"{entry.name}/{path}" for path in _matches(folder / entry.name, rest)) if rest else [entry.name]
             )
-        elif not slash and entry.is_file() and fnmatch(entry.name, head):
+        elif not slash and fnmatch(entry.name, head) and _is_filled(entry):
             yield entry.name
+
+
+def _is_filled(path: "Path | os.DirEntry[str]") -> bool:
+    """Whether it is a file with something in it."""
+    try:
+        return path.is_file() and path.stat().st_size > 0
+    except OSError:
+        return False
 
 
 def _scan(folder: Path) -> "list[os.DirEntry[str]]":

@@ -4,6 +4,7 @@ import io
 import multiprocessing
 import os
 import tarfile
+import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path, PurePosixPath
@@ -67,7 +68,7 @@ def _scene(archive: Path, path: PurePosixPath) -> str:
 
 def _in_processes(frames: Iterator[tuple[Path, bytes]], workers: int) -> None:
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with ProcessPoolExecutor(workers, context, _end_with_parent) as pool:
         try:
             running: set[Future[None]] = set()
             for frame, content in frames:
@@ -81,6 +82,17 @@ def _in_processes(frames: Iterator[tuple[Path, bytes]], workers: int) -> None:
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _end_with_parent() -> None:
+    """Workers of a parent that was killed would wait for work forever."""
+
+    def watch() -> None:
+        if parent := multiprocessing.parent_process():
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def write_frame(content: bytes, frame: Path) -> None:

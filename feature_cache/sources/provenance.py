@@ -179,10 +179,7 @@ _VGGSOUND_S = Provenance(
     folder="vggsound",
     layout=(
         ("vggsound.csv", "without a header: YouTube id, second, label, split"),
-        (
-            "scratch/shared/beegfs/hchen/train_data/VGGSound_final/video/*.mp4",
-            "<id>_<second>.mp4, with sound",
-        ),
+        ("scratch/shared/beegfs/hchen/train_data/VGGSound_final/video/*.mp4", "<id>_<second>.mp4"),
     ),
     items={"train": "10,001: the first in the list that are there", "test": "2,001 likewise"},
     origin=Hub("Loie/VGGSound", ("vggsound.csv", "vggsound_*.tar.gz")),

@@ -180,9 +180,9 @@ def test_a_checkpoint_that_does_not_fit_says_which_keys(copied: Path) -> None:
     save(state | {"head.weight": torch.zeros(2)}, snapshot)
     with pytest.raises(WeightsError, match=r"1 not expected \(head\.weight\).*weights --encoder=languagebind"):
         load(snapshot)
-    save(state | {"visual_projection.weight": torch.zeros(24, 31)}, snapshot)
+    save(state | {"visual_projection.weight": torch.zeros(24, 63)}, snapshot)
     with pytest.raises(
-        WeightsError, match=r"1 of another shape \(visual_projection\.weight is \[24, 31\], not \[24, 32\]"
+        WeightsError, match=r"1 of another shape \(visual_projection\.weight is \[24, 63\], not \[24, 64\]"
     ):
         load(snapshot)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 DIM = 24
 MERGES = ["t h", "th e</w>", "a n", "i n", "in g</w>", "c a", "ca t</w>", "d o", "do g</w>"]
-_SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+_SIZES = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
 _PATCH = 56
 
 
@@ -88,6 +88,7 @@ def random_state(snapshot: Snapshot, seed: int) -> "dict[str, torch.Tensor]":
             state[name] = torch.tensor(generator.uniform(2, 4)).float()
         elif value.is_floating_point():
             spread = 1 / np.sqrt(max(value[0].numel(), 8)) if value.ndim > 1 else 0.1
+            spread *= 0.2 if ".lora_B." in name else 1  # what is trained in addition is less than what was there
             centre = 1.0 if "norm" in name and name.endswith("weight") else 0.0
             state[name] = torch.from_numpy(generator.normal(centre, spread, value.shape)).float()
     return state

@@ -6,7 +6,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote
@@ -79,10 +79,8 @@ def serving(site: Site) -> Iterator[Site]:
                 time.sleep(site.slow.get(path, 0))
 
         def handle(self) -> None:
-            try:
+            with suppress(ConnectionError):  # the other side was killed
                 super().handle()
-            except ConnectionError:
-                pass  # the other side was killed
 
         def log_message(self, format: str, *args: object) -> None:
             pass
