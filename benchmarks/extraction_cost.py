@@ -1,6 +1,6 @@
 """How long an extraction takes and how much disk a cache needs, estimated from what one item costs.
 
-    python -m benchmarks.extraction_cost --tflops=60 --workers=16
+    python -m benchmarks.extraction_cost --tflops=15 --workers=16
 
 Two things are measured, both without weights and without a GPU:
 
@@ -221,7 +221,7 @@ def _hours(seconds: float) -> str:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser("python -m benchmarks.extraction_cost", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--tflops", type=float, default=60.0, help="10^12 operations the device sustains (default: 60)")
+    parser.add_argument("--tflops", type=float, default=15.0, help="10^12 operations the device sustains (default: 15)")
     parser.add_argument("--workers", type=int, default=16, help="processes that decode (default: 16)")
     flags = parser.parse_args()
     for encoder, dim in (("imagebind", 1024), ("languagebind", 768)):
