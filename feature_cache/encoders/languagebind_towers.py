@@ -74,7 +74,7 @@ def load(snapshot: Snapshot) -> Any:
         model = model_class(config)
     path, how = snapshot.weights, remedy(snapshot.folder)
     load_strictly(model, renamed(read_state_dict(path, how), model.state_dict()), path, how)
-    if isinstance(model.vision_model.embeddings.patch_embedding, nn.Conv2d):  # video towers of version 1.5 have others
+    if isinstance(model.vision_model.embeddings.patch_embedding, nn.Conv2d):  # not one that spans frames
         model.vision_model.embeddings = _Patches(model.vision_model.embeddings)
     return model.eval().requires_grad_(False)
 
