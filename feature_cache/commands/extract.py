@@ -73,7 +73,7 @@ def _explained(error: Exception, flags: argparse.Namespace) -> str:
 def _extract_dataset(flags: argparse.Namespace, name: str, load: Callable[[], Encoder], console: Console) -> bool:
     """Brings one cache up to date; whether it is whole."""
     encoder = resolve(encoders.REGISTRY, "encoder", flags.encoder)
-    dataset = resolve(datasets.REGISTRY, "dataset", name)
+    dataset = datasets.find(name, flags.source)
     folder = flags.cache_dir / encoder.name / dataset.name
     options = Options(
         flags.batch_size, flags.dtype, flags.normalize, flags.shard_size, flags.overwrite, flags.max_failure_rate
@@ -164,6 +164,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--dataset", type=dataset, help=several)
     add("--data_root", type=Path, default=Path("media"), help="folder of the raw media (default: media)")
     add("--cache_dir", type=Path, default=Path("caches"), help="folder of all caches (default: caches)")
+    add(
+        "--source",
+        choices=datasets.SOURCES,
+        default="files",
+        help=f"tfds: {', '.join(datasets.TFDS)} as prepared by it",
+    )
     add("--batch_size", type=_positive, default=32, help="media embedded at once (default: 32)")
     add("--weights", type=Path, help="file or folder of the checkpoint (default: weights/ENCODER)")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: the GPU where there is one (default)")
