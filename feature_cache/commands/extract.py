@@ -110,9 +110,9 @@ def _why_anyway(folder: Path, flags: argparse.Namespace) -> str | None:
 
 def _dataset(flags: argparse.Namespace, name: str) -> type[Dataset]:
     """The dataset's class; that of a table of pairs is made of the table."""
-    dataset: type[Dataset] = resolve(datasets.REGISTRY, "dataset", name)
     if name != FOLDER:
-        return dataset
+        found: type[Dataset] = datasets.find(name, flags.source)
+        return found
     from feature_cache.datasets.folder import of_table
 
     return of_table(flags.pairs, flags.name, flags.license or "unknown")
@@ -217,6 +217,8 @@ def _add_what(add: Callable[..., object]) -> None:
     add("--license", help=f"of {FOLDER}: licence of the media, for the manifest (default: unknown)")
     add("--data_root", type=Path, help=f"folder of the raw media (default: media; of {FOLDER}: the table's folder)")
     add("--cache_dir", type=Path, default=Path("caches"), help="folder of all caches (default: caches)")
+    prepared = f"tfds: {', '.join(datasets.TFDS)} as tensorflow-datasets prepares them (default: files)"
+    add("--source", choices=datasets.SOURCES, default="files", help=prepared)
     add("--weights", type=Path, help="file or folder of the checkpoint (default: weights/ENCODER)")
 
 
