@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Int64
 
-from feature_cache.encoders.packages import WeightsError
+from feature_cache.errors import WeightsError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
