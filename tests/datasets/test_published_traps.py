@@ -167,7 +167,7 @@ def test_nyu_depths_of_16_bits_are_millimetres_and_none_is_clipped(tmp_path: Pat
         folder = picture(tmp_path / f"nyu-d-2/raw_data/{split}/attic_1/1/rgb.png").parent
         write_picture(folder / "depth.png", np.array([[0, 254, 256], [2500, 9999, 65535]], np.uint16))
     opened = NyuDepthV2(tmp_path).items("test")[0].open("depth")
-    expected = [[np.inf, 0.254, 0.256], [2.5, 9.999, 65.535]]
+    expected = [[np.nan, 0.254, 0.256], [2.5, 9.999, 65.535]]
     np.testing.assert_allclose(vars(opened)["depth"], expected, rtol=1e-6)
 
 
