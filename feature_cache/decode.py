@@ -34,7 +34,10 @@ class Decoder(Protocol):
     """Decodes items in order, perhaps some of them before they are asked for."""
 
     def __call__(self, requests: Iterable[Request], ahead: int) -> Iterator[Outcome]:
-        """One outcome per request; at most `ahead` wait to be taken. Raises what is `NOT_THE_MEDIUM`."""
+        """One outcome per request. At most `ahead`, or one per worker, wait to be taken: that bounds the memory.
+
+        Raises what is `NOT_THE_MEDIUM`.
+        """
         ...
 
 

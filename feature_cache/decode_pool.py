@@ -48,6 +48,7 @@ class DecodePool:
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="decode")
 
     def __call__(self, requests: Iterable[Request], ahead: int) -> Iterator[Outcome]:
+        ahead = max(ahead, len(self._decoders))  # fewer would leave a worker idle
         pending: deque[Future[Outcome]] = deque()
         try:
             for request in requests:

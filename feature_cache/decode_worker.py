@@ -5,7 +5,6 @@ answered by the array, by the reason why there is none, or by an error that stop
 """
 
 import os
-import pickle
 import socket
 import sys
 import threading
@@ -13,7 +12,7 @@ from typing import Any
 
 from feature_cache.decode import NOT_THE_MEDIUM, decode_medium
 from feature_cache.errors import UserError
-from feature_cache.messages import packed, receive, send
+from feature_cache.messages import packed, portable, receive, send
 
 
 def main() -> None:
@@ -38,7 +37,7 @@ def _serve(channel: socket.socket) -> None:
     except (EOFError, ConnectionError):
         raise
     except Exception as error:
-        send(channel, packed(_portable(error)))
+        send(channel, packed(portable(error)))
         return
     send(channel, packed(None))
     while True:
@@ -55,18 +54,7 @@ def _answer(encoder: Any, channel: socket.socket) -> object:
     try:
         return decode_medium(encoder, item, modality)
     except NOT_THE_MEDIUM as error:
-        return _portable(error)
-
-
-def _portable(error: Exception) -> Exception:
-    """The error, or if it does not survive pickling, one of the same kind that does."""
-    try:
-        if type(pickle.loads(pickle.dumps(error))) is type(error):
-            return error
-    except Exception:  # whatever its constructor makes of the arguments
-        pass
-    kind = next((kind for kind in NOT_THE_MEDIUM if isinstance(error, kind)), RuntimeError)
-    return kind(f"{error}")
+        return portable(error)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from feature_cache.embedding import Features, embed_items, embed_texts
 from feature_cache.encoders.base import Encoder
 from feature_cache.errors import CacheError, DamagedCacheError
 from feature_cache.lock import Share, gate, running
-from feature_cache.manifest import FILE_NAME, Manifest
+from feature_cache.manifest import FILE_NAME, Manifest, shard_stem
 from feature_cache.shard_record import Failure
 from feature_cache.shard_tasks import ShardTask, rows_of, shard_counts, shard_tasks
 from feature_cache.storable import as_stored, without_unstorable
@@ -178,6 +178,8 @@ def extract(
             engine.make(writer, todo, options, lambda count: progress(count, total, False))
         with gate(folder):
             absent = _take_in(writer, tasks)
+            if absent and options.share.count == 1:
+                raise _changed(folder, dataset, absent)
             finished = not absent and _finish(writer, tasks, options, engine)
             if absent:
                 _pause(writer, options, engine)
@@ -215,6 +217,14 @@ def describe(encoder: Encoder, dataset: Dataset, options: Options) -> Manifest:
 def few_enough(failures: int, items: int, max_failure_rate: float) -> bool:
     """Whether a cache with so many failures may be finished."""
     return failures / items <= max_failure_rate
+
+
+def _changed(folder: Path, dataset: Dataset, absent: Sequence[ShardTask]) -> CacheError:
+    return CacheError(
+        f"{len(absent)} shards of {folder} have just been made, but not of the items that the dataset {dataset.name} "
+        f"has here; the first is {shard_stem(absent[0].split, absent[0].index)}. Do all machines see the same media? "
+        "Give them one --data_root, then the same command again."
+    )
 
 
 def _reuse(writer: CacheWriter, tasks: Iterable[ShardTask], retry_failures: bool = False) -> list[ShardTask]:

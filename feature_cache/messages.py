@@ -5,6 +5,8 @@ import socket
 import struct
 from typing import Any
 
+from feature_cache.errors import UserError
+
 Message = list[bytes | pickle.PickleBuffer]
 """The pickle, then the contents of its arrays."""
 
@@ -33,6 +35,17 @@ def receive(channel: socket.socket) -> Any:
     sizes = struct.unpack(f"<{count}Q", _read(channel, 8 * count))
     pickled, *arrays = [_read(channel, size) for size in sizes]
     return pickle.loads(pickled, buffers=arrays)
+
+
+def portable(error: Exception) -> Exception:
+    """The error, or if it does not survive pickling, one of the same kind with the same message that does."""
+    try:
+        if type(pickle.loads(pickle.dumps(error))) is type(error):
+            return error
+    except Exception:  # whatever its constructor makes of the arguments
+        pass
+    kinds = (UserError, ImportError, MemoryError, OSError)
+    return next((kind for kind in kinds if isinstance(error, kind)), RuntimeError)(str(error))
 
 
 def _read(channel: socket.socket, size: int) -> bytearray:

@@ -72,6 +72,11 @@ class CacheWriter:
         stems = [shard_stem(split, index) for split in SPLITS for index in sorted(self._shards[split])]
         return [failure for stem in stems for failure in self._failures[stem]]
 
+    @property
+    def rows(self) -> int:
+        """Of all shards that this writer wrote or reused."""
+        return sum(shard.rows for split in self._shards.values() for shard in split.values())
+
     def has_shard(self, split: str, index: int) -> bool:
         """Whether this writer wrote or reused it."""
         return index in self._shards[split]

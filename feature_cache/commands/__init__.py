@@ -5,6 +5,7 @@ REGISTRY: dict[str, str] = {
     "download": "feature_cache.commands.download:main",
     "weights": "feature_cache.commands.weights:main",
     "inspect": "feature_cache.commands.inspect:main",
+    "merge": "feature_cache.commands.merge:main",
     "import": "feature_cache.commands.bring:import_main",
     "export": "feature_cache.commands.bring:export_main",
 }

@@ -84,8 +84,11 @@ def _extract_dataset(flags: argparse.Namespace, name: str, machinery: Machinery,
         flags.batch_size, flags.dtype, flags.normalize, flags.shard_size, flags.overwrite, flags.max_failure_rate,
         flags.retry_failures, flags.shard,
     )  # fmt: skip
-    weights = machinery.encoder.weights_sha256() if flags.weights else None
-    reason = why_outdated(folder, encoder, dataset, options, flags.precision, weights) or _why_anyway(folder, flags)
+    reason = why_outdated(folder, encoder, dataset, options, flags.precision)
+    if reason is None and flags.weights:  # a checkpoint that is named may be another than the last one
+        weights = machinery.encoder.weights_sha256()
+        reason = why_outdated(folder, encoder, dataset, options, flags.precision, weights)
+    reason = reason or _why_anyway(folder, flags)
     if reason is None:
         console.print(f"{name}: {_up_to_date(folder)}", markup=False)
         return True
@@ -121,10 +124,8 @@ def _dataset(flags: argparse.Namespace, name: str) -> type[Dataset]:
 def _up_to_date(folder: Path) -> str:
     manifest = Manifest.load(folder)
     rows = sum(split.count for split in manifest.splits.values())
-    lacking = (
-        f", without the items in {FAILURES_FILE} (--retry_failures tries them again)" if manifest.failures_file else ""
-    )
-    return f"{folder} is up to date: {rows} items{lacking}."
+    failed = f", without those in {FAILURES_FILE} (--retry_failures tries them again)"
+    return f"{folder} is up to date: {rows} items{failed if manifest.failures_file else ''}."
 
 
 def summary(report: Report, folder: Path, options: Options) -> str:
@@ -232,14 +233,13 @@ def _add_how(add: Callable[..., object]) -> None:
 
 
 def _add_who(add: Callable[..., object]) -> None:
-    count = default_workers()
-    workers = f"processes that decode, per encoder; 0 = none besides the encoder's own (default here: {count})"
-    add("--workers", type=_natural, default=count, help=workers)
-    timeout = "after this many seconds a medium counts as one that cannot be decoded (default: 300)"
+    workers = f"processes that decode, for each encoder; 0 = none besides it (default here: {default_workers()})"
+    add("--workers", type=_natural, help=workers)
+    timeout = "after this many seconds a worker gives a medium up as undecodable (default: 300)"
     add("--decode_timeout", type=_seconds, default=DECODE_TIMEOUT, metavar="SECONDS", help=timeout)
     add("--shard", type=_share, default=Share(), metavar="I/N", help="make only the I-th of N shares; see below")
     add("--engine", choices=("local", "ray"), default="local", help="ray: actors of a Ray cluster embed")
-    add("--actors", type=_positive, help="with --engine=ray, how many encoders (default: one per GPU, else per 4 CPUs)")
+    add("--actors", type=_positive, help="with --engine=ray, how many encoders (default: one per GPU, else per 2 CPUs)")
 
 
 def _add_again(add: Callable[..., object]) -> None:

@@ -20,6 +20,8 @@ MOST_WORKERS = 16
 
 def default_workers() -> int:
     """One per CPU that this process may use, less one for the encoder, and no more than `MOST_WORKERS`."""
+    if os.name != "posix":
+        return 0  # `RemoteDecoder` hands a socket down, which only POSIX can
     usable = getattr(os, "sched_getaffinity", None)
     cpus = len(usable(0)) if usable else os.cpu_count() or 1
     return min(cpus - 1, MOST_WORKERS)
@@ -40,14 +42,25 @@ class Machinery:
 
     def engine(self, dataset: type[Dataset]) -> Engine:
         """Who makes the shards of a dataset. Ask for it before the encoder embeds anything."""
-        return self._local
+        if self._flags.engine == "local":
+            return self._local
+        from feature_cache.ray_actor import Recipe
+        from feature_cache.ray_engine import RayEngine
+
+        flags = self._flags
+        recipe = Recipe(
+            type(self.encoder), flags.device, flags.precision, flags.weights, dataset, flags.data_root,
+            flags.decode_timeout, os.getcwd(),
+        )  # fmt: skip
+        return RayEngine(recipe, flags.actors, flags.workers)
 
     @cached_property
     def _local(self) -> LocalEngine:
         flags = self._flags
-        if not flags.workers:
+        workers = default_workers() if flags.workers is None else flags.workers
+        if not workers:
             return LocalEngine(self.encoder, decode_here(self.encoder))
-        pool = self._stack.enter_context(DecodePool(self.encoder, flags.workers, flags.decode_timeout))
+        pool = self._stack.enter_context(DecodePool(self.encoder, workers, flags.decode_timeout))
         return LocalEngine(self.encoder, pool)
 
     def __enter__(self) -> "Machinery":

@@ -237,18 +237,6 @@ def test_folder_called_like_a_temporary_does_no_harm(tiny: Tiny) -> None:
     assert tiny.extract() == 0
 
 
-def test_full_disk_is_reported_with_the_folder(
-    tiny: Tiny, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    said = said_of_a_failure(tiny, capsys)
-    assert f"{tiny.cache}/unfinished.json: No space left on device. The shards in {tiny.cache} that are" in said
-    assert "make space there and give the same command again" in said
-
-
 def test_cuda_without_a_gpu_is_refused_with_what_to_ask_for(monkeypatch: pytest.MonkeyPatch) -> None:
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -1,5 +1,6 @@
 """The whole way from files to a cache with LanguageBind, whose towers are tiny."""
 
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -38,14 +39,11 @@ class Everything:
         return [self._item(number) for number in range(4)] if split == "train" else []
 
     def _item(self, number: int) -> Item:
-        def at(suffix: str) -> Path:
-            return self.root / f"{number}.{suffix}"
-
-        media = {
-            "vision": lambda: open_picture(at("jpg")), "thermal": lambda: open_picture(at("jpg")),
-            "tactile": lambda: open_picture(at("jpg")), "audio": lambda: open_waveform(at("wav")),
-            "depth": lambda: open_depth(at("png")), "video": lambda: open_video(at("mp4")),
+        openers = {
+            "vision": (open_picture, "jpg"), "thermal": (open_picture, "jpg"), "tactile": (open_picture, "jpg"),
+            "audio": (open_waveform, "wav"), "depth": (open_depth, "png"), "video": (open_video, "mp4"),
         }  # fmt: skip
+        media = {name: partial(opened, self.root / f"{number}.{end}") for name, (opened, end) in openers.items()}
         return Item(str(number), f"square {number}", 0, media=media)
 
 

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import sys
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from feature_cache import MediaError, datasets, encoders
+from feature_cache import MediaError, UserError, datasets, encoders
 from feature_cache.datasets.base import ClassLabel, Item, MediaSource, Raw, Waveform
 from feature_cache.manifest import ModalitySpec
 
@@ -30,7 +32,9 @@ REGISTRIES = (
 class TinyBind:
     """Audio -> (first sample, mean, length); text -> (first byte, mean, length, 1), both /8 so that float16 is exact.
 
-    What is embedded is appended, a line each, to the file that the environment variable TINY_LOG names.
+    What is embedded is appended, a line each, to the file that the environment variable TINY_LOG names; it takes
+    TINY_SECONDS a medium. In the folder TINY_PIDS, every process that embeds makes a file named after its
+    number. TINY_REFUSAL is why it cannot embed at all.
     """
 
     name: ClassVar[str] = "tinybind"
@@ -54,6 +58,11 @@ class TinyBind:
         return raw.samples
 
     def embed(self, modality: str, batch: Sequence[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+        time.sleep(len(batch) * float(os.environ.get("TINY_SECONDS", "0")))
+        if "TINY_REFUSAL" in os.environ:
+            raise UserError(os.environ["TINY_REFUSAL"])
+        if "TINY_PIDS" in os.environ:
+            (Path(os.environ["TINY_PIDS"]) / str(os.getpid())).touch()
         if "TINY_LOG" in os.environ:
             with open(os.environ["TINY_LOG"], "a") as log:
                 log.writelines(
@@ -110,6 +119,12 @@ def register() -> None:
     """For a process of its own; tests in this process use the fixture `tiny`."""
     for registry, name, target in REGISTRIES:
         registry[name] = target
+
+
+def command(flags: Sequence[str]) -> list[str]:
+    """Extracts the tiny suite in a process of its own."""
+    code = "import sys, extract_features; from tests.feature_cache import tiny; tiny.register();"
+    return [sys.executable, "-c", f"{code} sys.exit(extract_features.main(sys.argv[1:]))", *flags]
 
 
 def die_at_rename(count: int) -> None:
