@@ -4,6 +4,8 @@ import os
 import secrets
 from pathlib import Path
 
+from feature_cache import lock
+
 SUFFIX = ".tmp"
 
 
@@ -12,18 +14,21 @@ def write_atomically(path: Path, data: bytes) -> None:
     # A name of its own, so that two processes cannot mix their bytes; not `tempfile`, whose files are private.
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}{SUFFIX}")
     try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
+        with lock.held(temporary):  # which tells `remove_temporaries` that its process lives
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
         raise
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Removes what a killed `write_atomically` left in `folder`."""
-    for path in folder.glob(f"*{SUFFIX}"):
+    """Removes what a killed `write_atomically` left in `folder`, and nothing that a living one is at."""
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
         if path.is_file():
-            path.unlink(missing_ok=True)
+            lock.remove_if_unlocked(path)

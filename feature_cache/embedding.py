@@ -1,36 +1,34 @@
-"""A list of items through an encoder: decode, embed in batches, and list what cannot be decoded."""
+"""The items of a shard, decoded, through an encoder in batches; what cannot be embedded is listed."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Float
 
 from feature_cache.datasets.base import Item
+from feature_cache.decode import Array, Outcome
 from feature_cache.encoders.base import Encoder
-from feature_cache.errors import CacheError, UserError
-from feature_cache.writer import Failure
+from feature_cache.errors import CacheError
+from feature_cache.shard_record import Failure
 
-Array: TypeAlias = "np.ndarray[Any, Any]"
-Decoded: TypeAlias = dict[str, Array]
-"""Per modality what the encoder's `embed` takes."""
-NOT_THE_MEDIUM = (ImportError, MemoryError, UserError)
-"""Errors that no other medium would be spared: a package, memory, weights or the dataset's media are missing."""
+Features: TypeAlias = "dict[str, Float[np.ndarray, 'n dim']]"
 
 
 def embed_items(
     encoder: Encoder,
-    split: str,
     items: Sequence[Item],
+    outcomes: Iterator[Outcome],
     modalities: Sequence[str],
     batch_size: int,
     advance: Callable[[int], None] = lambda count: None,
-) -> tuple[list[Item], dict[str, Float[np.ndarray, "n dim"]], list[Failure]]:
+) -> tuple[list[Item], Features, list[Failure]]:
     """Embeds items in all of their modalities; a text that several items share is embedded once.
 
-    Returns the items that could be decoded, their features, row by row, and the others with the reasons.
-    `advance(n)` is called whenever n more items are done.
+    `outcomes` has one per item, maybe more after them. Returns the items that could be decoded, their features, row by
+    row, and the failures of the others. `advance(n)` is called whenever n more items are done.
     """
     kept: list[Item] = []
     failures: list[Failure] = []
@@ -38,12 +36,12 @@ def embed_items(
     texts: dict[Any, Array] = {}
     for start in range(0, len(items), batch_size):
         batch = items[start : start + batch_size]
-        outcomes = [decode_item(encoder, split, item, modalities) for item in batch]  # where a pool's map would go
-        good = [(i, o) for i, o in zip(batch, outcomes, strict=True) if not isinstance(o, Failure)]
-        failures += [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+        decoded = list(zip(batch, islice(outcomes, len(batch)), strict=True))
+        good = [(item, outcome) for item, outcome in decoded if not isinstance(outcome, Failure)]
+        failures += [outcome for _, outcome in decoded if isinstance(outcome, Failure)]
         kept += [item for item, _ in good]
         for modality in modalities if good else ():
-            arrays = [decoded[modality] for _, decoded in good]
+            arrays = [outcome[modality] for _, outcome in good]
             embed = partial(_embed, encoder, modality, good[0][0].id)
             parts[modality].append(_embed_distinct(embed, arrays, texts) if modality == "text" else embed(arrays))
         advance(len(batch))
@@ -55,22 +53,6 @@ def embed_texts(encoder: Encoder, texts: Sequence[str], batch_size: int) -> Floa
     arrays = [encoder.preprocess("text", text) for text in texts]
     starts = range(0, len(arrays), batch_size)
     return np.concatenate([_embed(encoder, "text", texts[i], arrays[i : i + batch_size]) for i in starts])
-
-
-def decode_item(encoder: Encoder, split: str, item: Item, modalities: Sequence[str]) -> Decoded | Failure:
-    """Opens and preprocesses an item's media; the first that cannot be decoded makes the item a failure.
-
-    Raises what is `NOT_THE_MEDIUM`.
-    """
-    decoded: Decoded = {}
-    for modality in modalities:
-        try:
-            decoded[modality] = encoder.preprocess(modality, item.open(modality))
-        except NOT_THE_MEDIUM:
-            raise
-        except Exception as error:  # decoders raise whatever they like
-            return Failure(split, item.id, modality, " ".join(f"{type(error).__name__}: {error}".split()))
-    return decoded
 
 
 def _embed(encoder: Encoder, modality: str, first: str, batch: Sequence[Array]) -> Float[np.ndarray, "n dim"]:

@@ -12,6 +12,7 @@ from feature_cache import shards
 from feature_cache.errors import CacheError, DamagedCacheError, extract_command
 from feature_cache.manifest import CLASS_FILE, FILE_NAME, Manifest, ModalitySpec, Shard
 from feature_cache.registry import check_name
+from feature_cache.unfinished import UNFINISHED_FILE
 
 
 def open_cache(path: str | Path) -> "FeatureCache":
@@ -161,7 +162,7 @@ def _no_cache(folder: Path) -> CacheError:
     if below:
         return CacheError(f"{folder} is not a feature cache but has some below it; open one of: {', '.join(below)}.")
     finished = len(list(folder.glob("*-*.parquet")))
-    if finished or any(folder.glob("*.safetensors*")):
+    if finished or any(folder.glob("*.safetensors*")) or any(folder.glob(f"{UNFINISHED_FILE}*")):
         return CacheError(
             f"The feature cache {folder} is unfinished: it has no {FILE_NAME}, which is written last, but {finished} "
             f"shards are there. To finish it, run `{extract_command(folder)}`; if the cache is under version control, "

@@ -5,9 +5,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -19,7 +17,6 @@ from feature_cache.manifest import (
     CLASS_FILE,
     FAILURES_FILE,
     FILE_NAME,
-    FORMAT_VERSION,
     SPLITS,
     FileRecord,
     Manifest,
@@ -27,29 +24,21 @@ from feature_cache.manifest import (
     Split,
     record_of,
     shard_stem,
-    without_defaults,
 )
-from feature_cache.schema import SchemaError, decode
+from feature_cache.shard_record import Failure as Failure
+from feature_cache.shard_record import has_files, metadata_of, read_finished
 from feature_cache.shards import Rows
+from feature_cache.unfinished import UNFINISHED_FILE, Unfinished
 
 _SHARD_FILE = re.compile(rf"({'|'.join(SPLITS)})-\d{{5}}\.(safetensors|parquet)")
-
-
-@dataclass(frozen=True)
-class Failure:
-    """An item that has no row because one of its media could not be decoded."""
-
-    split: str
-    id: str
-    modality: str
-    reason: str
 
 
 class CacheWriter:
     """Writes one cache. A shard counts as finished once its table is there, which is written after its features.
 
     The table's metadata say what the shard was made from and which bytes its features have, so that a later writer
-    can tell whether the shard is still the right one: there is no other record of progress.
+    can tell whether the shard is still the right one: there is no other record of progress. Several writers may make
+    different shards of one cache at once (`feature_cache.lock`); the one that finishes it takes in those of the others.
 
     The first write makes the cache an unfinished one (its manifest goes) until `finish`.
 
@@ -63,37 +52,46 @@ class CacheWriter:
     Args:
         folder: `<cache_dir>/<encoder>/<dataset>`; made if it is not there.
         manifest: all of its fields but splits and file records, which the writer adds.
+        shard_counts: per split how many shards there will be, which makes an unfinished cache one that can be merged.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, shard_counts: Mapping[str, int] | None = None) -> None:
         self.folder = folder
         self.manifest = manifest
-        self.failures: list[Failure] = []
+        self._shard_counts = shard_counts
+        self._described = False
         self._shards: dict[str, dict[int, Shard]] = {split: {} for split in SPLITS}
+        self._failures: dict[str, tuple[Failure, ...]] = {}
         self._class_file: FileRecord | None = None
         folder.mkdir(parents=True, exist_ok=True)
         remove_temporaries(folder)
 
-    def reuse_shard(self, split: str, index: int, rows: Rows) -> bool:
+    @property
+    def failures(self) -> list[Failure]:
+        """Of all shards that this writer wrote or reused, in the order of the shards."""
+        stems = [shard_stem(split, index) for split in SPLITS for index in sorted(self._shards[split])]
+        return [failure for stem in stems for failure in self._failures[stem]]
+
+    def has_shard(self, split: str, index: int) -> bool:
+        """Whether this writer wrote or reused it."""
+        return index in self._shards[split]
+
+    def sees_shard(self, split: str, index: int) -> bool:
+        """Whether the files of the shard are there, whoever wrote them; does not read them."""
+        return has_files(self.folder, split, index)
+
+    def reuse_shard(self, split: str, index: int, rows: Rows | None, retry_failures: bool = False) -> bool:
         """Makes a shard part of the cache if it is there, whole, and made of these rows by this encoder; says whether.
 
-        `rows`: all rows of the shard, those included that could not be decoded.
+        Args:
+            split, index: as for `write_shard`.
+            rows: all rows of the shard, those included that have failed; None = whatever rows it has.
+            retry_failures: whether a shard that misses an item does not count as whole.
         """
-        stem = shard_stem(split, index)
-        features_path, table_path = (self.folder / f"{stem}.{ending}" for ending in ("safetensors", "parquet"))
-        if not (features_path.is_file() and table_path.is_file()):
+        found = read_finished(self.folder, split, index, self.manifest)
+        if found is None or (rows is not None and not found.made_from(rows)) or (found.failures and retry_failures):
             return False
-        try:
-            found, metadata = shards.read_table(table_path)
-            failures: tuple[Failure, ...] = decode(tuple[Failure, ...], metadata.get("failures"))
-        except (CacheError, SchemaError):
-            return False
-        features = record_of(features_path.read_bytes())
-        failed = {failure.id for failure in failures}
-        same_rows = found == rows.without(failed) and failed <= set(rows.ids)
-        if not same_rows or metadata != self._metadata(features, failures):
-            return False
-        self._add(split, index, Shard(stem, len(found), features, record_of(table_path.read_bytes())), failures)
+        self._add(split, index, found.shard, found.failures)
         return True
 
     def write_shard(
@@ -120,7 +118,7 @@ class CacheWriter:
         tensors = {m: self._checked(stem, rows, m, features) for m in self.manifest.modalities}
         feature_bytes = shards.tensors_bytes(tensors)
         record = record_of(feature_bytes)
-        table = shards.table_bytes(rows, self._metadata(record, failures))
+        table = shards.table_bytes(rows, metadata_of(self.manifest, record, failures))
         shard = Shard(stem, len(rows), record, record_of(table))
         self._unfinish()
         (self.folder / shard.table_file).unlink(missing_ok=True)  # never a table of other features, even for a moment
@@ -156,14 +154,15 @@ class CacheWriter:
         write_atomically(self.folder / CLASS_FILE, data)
         self._class_file = record_of(data)
 
-    def give_up(self) -> None:
-        """Lists the failures and leaves every shard that misses an item unfinished: the next writer tries it again."""
+    def list_failures(self) -> None:
+        """Writes `failures.jsonl` and leaves the cache unfinished."""
+        self._unfinish()
         self._write_failures()
-        for split in self._shards.values():
-            for shard in split.values():
-                path = self.folder / shard.table_file
-                if shards.read_table(path)[1]["failures"]:
-                    path.unlink()
+
+    def pause(self) -> None:
+        """Leaves the cache unfinished, with a description by which `merge` can join it with others."""
+        self._unfinish()
+        self._describe()
 
     def finish(self) -> Manifest:
         """Removes shards of an earlier division and writes the manifest, which makes the cache a whole one.
@@ -180,12 +179,21 @@ class CacheWriter:
             failures_file=self._write_failures(),
         )
         self._remove_strangers({name for name, _ in manifest.files()})
+        remove_temporaries(self.folder)
         write_atomically(self.folder / FILE_NAME, manifest.to_json().encode())
         return manifest
 
     def _unfinish(self) -> None:
         """Not done before something is written: a run that fails earlier leaves a finished cache as it was."""
+        if not self._described:
+            self._describe()
+            self._described = True
         (self.folder / FILE_NAME).unlink(missing_ok=True)
+
+    def _describe(self) -> None:
+        if self._shard_counts is not None:
+            manifest = dataclasses.replace(self.manifest, class_file=self._class_file)
+            Unfinished(manifest, dict(self._shard_counts)).write(self.folder)
 
     def _write_failures(self) -> FileRecord | None:
         """Writes `failures.jsonl`, a line of JSON with split, id, modality and reason each; None without failures."""
@@ -199,7 +207,7 @@ class CacheWriter:
 
     def _add(self, split: str, index: int, shard: Shard, failures: Sequence[Failure]) -> None:
         self._shards[split][index] = shard
-        self.failures += failures
+        self._failures[shard.stem] = tuple(failures)
 
     def _split(self, split: str) -> Split:
         written = self._shards[split]
@@ -208,20 +216,6 @@ class CacheWriter:
             raise CacheError(f"The cache {self.folder} cannot be finished: {', '.join(absent)} has not been written.")
         ordered = tuple(written[index] for index in sorted(written))
         return Split(sum(shard.rows for shard in ordered), ordered)
-
-    def _metadata(self, features: FileRecord, failures: Sequence[Failure]) -> dict[str, Any]:
-        """What a shard was made from and by; equal metadata and rows mean that it need not be made again."""
-        names = (
-            "encoder", "weights_sha256", "preprocessing_version", "dataset", "dataset_version", "dtype", "precision",
-            "normalized",
-        )  # fmt: skip
-        return {
-            "format_version": FORMAT_VERSION,
-            **without_defaults({name: getattr(self.manifest, name) for name in names}),
-            "modalities": {name: dataclasses.asdict(spec) for name, spec in self.manifest.modalities.items()},
-            "features": dataclasses.asdict(features),
-            "failures": [dataclasses.asdict(failure) for failure in failures],
-        }
 
     def _check_rows(self, stem: str, rows: Rows) -> None:
         repeated = [item for item, count in Counter(rows.ids).items() if count > 1]
@@ -248,7 +242,7 @@ class CacheWriter:
 
     def _remove_strangers(self, keep: set[str]) -> None:
         for path in self.folder.iterdir():
-            ours = _SHARD_FILE.fullmatch(path.name) or path.name in (CLASS_FILE, FAILURES_FILE)
+            ours = _SHARD_FILE.fullmatch(path.name) or path.name in (CLASS_FILE, FAILURES_FILE, UNFINISHED_FILE)
             if ours and path.name not in keep:
                 path.unlink()
 

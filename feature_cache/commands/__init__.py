@@ -3,5 +3,9 @@
 REGISTRY: dict[str, str] = {
     "describe": "feature_cache.commands.describe:main",
     "download": "feature_cache.commands.download:main",
+    "weights": "feature_cache.commands.weights:main",
+    "inspect": "feature_cache.commands.inspect:main",
+    "import": "feature_cache.commands.bring:import_main",
+    "export": "feature_cache.commands.bring:export_main",
 }
 """Each is a function that takes the arguments after the command's name and returns the exit code."""

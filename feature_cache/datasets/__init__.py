@@ -20,6 +20,7 @@ REGISTRY: dict[str, str] = {
     "vggsound_s": "feature_cache.datasets.vggsound_s:VggSoundS",
     "tvl": "feature_cache.datasets.tvl:Tvl",
     "llvip": "feature_cache.datasets.llvip:Llvip",
+    "folder": "feature_cache.datasets.folder:Folder",
 }
 TFDS: dict[str, str] = {
     "ucf101": "feature_cache.datasets.tfds_source:Ucf101FromTfds",

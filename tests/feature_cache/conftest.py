@@ -24,7 +24,7 @@ class Tiny:
             f"--data_root={self.data_root}",
             f"--cache_dir={self.cache_dir}",
         ]
-        return [*named, "--shard_size=4", "--batch_size=3", *more]
+        return [*named, "--shard_size=4", "--batch_size=3", "--workers=0", *more]
 
     def extract(self, *more: str) -> int:
         return extract_features.main(self.flags(*more))

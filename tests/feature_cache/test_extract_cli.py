@@ -244,7 +244,9 @@ def test_full_disk_is_reported_with_the_folder(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    assert f"{tiny.cache_dir}: No space left on device" in said_of_a_failure(tiny, capsys)
+    said = said_of_a_failure(tiny, capsys)
+    assert f"{tiny.cache}/unfinished.json: No space left on device. The shards in {tiny.cache} that are" in said
+    assert "make space there and give the same command again" in said
 
 
 def test_cuda_without_a_gpu_is_refused_with_what_to_ask_for(monkeypatch: pytest.MonkeyPatch) -> None:

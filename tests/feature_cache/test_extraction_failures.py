@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from functools import partial
 from typing import Any
 
@@ -28,7 +29,7 @@ def test_broken_medium_is_listed_and_the_others_keep_their_rows(tiny: Tiny, caps
     assert all(f["reason"].startswith("ValueError: EOF") for f in failures)
     said = capsys.readouterr().err
     assert "18 items" in said
-    assert "2 of them could not be decoded" in said
+    assert "2 items failed and are listed in" in said
     cache = open_cache(tiny.cache)
     cache.verify()
     kept = [i for i in range(10) if i != 3]
@@ -38,7 +39,7 @@ def test_broken_medium_is_listed_and_the_others_keep_their_rows(tiny: Tiny, caps
     assert cache.features("test", "text").shape == (4, 4)
 
 
-def test_too_many_failures_leave_the_cache_unfinished_and_are_tried_again(
+def test_too_many_failures_leave_the_cache_unfinished_until_they_are_retried(
     tiny: Tiny, capsys: pytest.CaptureFixture[str]
 ) -> None:
     break_medium(tiny.data_root, "train3")
@@ -46,16 +47,54 @@ def test_too_many_failures_leave_the_cache_unfinished_and_are_tried_again(
     said = capsys.readouterr().err
     assert "--max_failure_rate=0.01" in said
     assert "'train3'" in said
-    assert "train3" in (tiny.cache / "failures.jsonl").read_text()
+    assert "--retry_failures" in said
+    assert (tiny.cache / "failures.jsonl").read_text().count("train3") == 1
     with pytest.raises(CacheError, match="unfinished"):
         open_cache(tiny.cache)
     assert sorted(tiny.embedded("audio")) == sorted(set(TONES) - {"3"})
+    unfinished = tiny.files()
 
     np.save(tiny.data_root / "tones" / "train3.npy", np.full(5, 3, np.float32))
-    assert tiny.extract() == 0
+    assert tiny.extract() == 1
+    assert said.partition("18 items in")[2].partition("1 items failed")[2] in capsys.readouterr().err
+    assert tiny.embedded("audio") == tiny.embedded("text") == []
+    assert tiny.files() == unfinished
+    assert tiny.extract("--retry_failures") == 0
     assert sorted(tiny.embedded("audio")) == ["0", "1", "2", "3"]
     assert not (tiny.cache / "failures.jsonl").exists()
     assert open_cache(tiny.cache).ids("train") == [f"train{i}" for i in range(10)]
+
+
+def test_more_failures_can_be_allowed_afterwards_without_computing_anything(tiny: Tiny) -> None:
+    break_medium(tiny.data_root, "train3")
+    assert tiny.extract() == 1
+    tiny.embedded("audio")
+    assert tiny.extract("--max_failure_rate=0.1") == 0
+    assert tiny.embedded("audio") == []
+    open_cache(tiny.cache).verify()
+
+
+def test_failures_of_a_finished_cache_are_retried_only_when_asked_for(
+    tiny: Tiny, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny.extract()
+    whole = tiny.files()
+    shutil.rmtree(tiny.cache)
+    medium = tiny.data_root / "tones" / "train5.npy"
+    healthy = medium.read_bytes()
+    break_medium(tiny.data_root, "train5")
+    tiny.extract("--max_failure_rate=0.1")
+    medium.write_bytes(healthy)
+    tiny.embedded("audio")
+    capsys.readouterr()
+    assert tiny.extract() == 0
+    assert "without those in failures.jsonl (--retry_failures tries them again)" in capsys.readouterr().err
+    assert tiny.embedded("audio") == []
+    assert tiny.extract("--retry_failures") == 0
+    assert sorted(tiny.embedded("audio")) == ["4", "5", "6", "7"]
+    assert tiny.files() == whole
+    assert tiny.extract("--retry_failures") == 0
+    assert tiny.embedded("audio") == []
 
 
 def test_resumed_extraction_lists_the_failures_of_reused_shards(tiny: Tiny) -> None:
@@ -152,20 +191,88 @@ def test_share_of_failures_that_is_allowed_is_allowed_exactly(
     assert report.finished is finished
 
 
-def test_embedding_that_is_not_finite_is_refused_with_item_and_modality(
+@pytest.mark.parametrize(
+    ("modality", "value", "reason"),
+    [
+        ("audio", np.nan, "the embedding is not finite: it has nan"),
+        ("audio", -np.inf, "the embedding is not finite: it has -inf"),
+        ("audio", 1e5, "the embedding is not finite as float16: it has 100000; use --dtype=float32"),
+    ],
+)
+def test_item_whose_embedding_is_not_finite_fails_alone(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, modality: str, value: float, reason: str
+) -> None:
+    poison(monkeypatch, "train5", value)
+    break_medium(tiny.data_root, "train4")
+    break_medium(tiny.data_root, "train7")
+    assert tiny.extract("--max_failure_rate=0.2") == 0
+    failures = [json.loads(line) for line in (tiny.cache / "failures.jsonl").read_text().splitlines()]
+    assert [failure["id"] for failure in failures] == ["train4", "train5", "train7"]
+    assert failures[1] == {"split": "train", "id": "train5", "modality": modality, "reason": reason}
+    cache = open_cache(tiny.cache)
+    kept = [0, 1, 2, 3, 6, 8, 9]
+    assert cache.ids("train") == [f"train{i}" for i in kept]
+    assert (cache.features("train", "audio")[:, 0] * 8).tolist() == kept
+    assert cache.features("train", "text")[:, 1].tolist() == [
+        np.float16(sum(f"tone {i // 2}".encode()) / 6 / 8) for i in kept
+    ]
+
+
+def test_overflow_of_float16_is_none_of_float32(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    poison(monkeypatch, "train5", 1e5)
+    assert tiny.extract("--dtype=float32") == 0
+    assert open_cache(tiny.cache).features("train", "audio")[5].tolist() == [1e5] * 3
+
+
+def test_normalized_features_have_length_one_and_a_zero_embedding_fails(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.extract("--dtype=float32")
+    raw = open_cache(tiny.cache)
+    expected = {m: raw.features("train", m).astype(np.float64) for m in ("text", "audio")}
+    expected["classes"] = np.asarray(raw.class_features, np.float64)
+    poison(monkeypatch, "train5", 0)
+    assert tiny.extract("--dtype=float32", "--normalize", "--max_failure_rate=0.1") == 0
+    cache = open_cache(tiny.cache)
+    (failure,) = [json.loads(line) for line in (tiny.cache / "failures.jsonl").read_text().splitlines()]
+    assert (failure["id"], failure["reason"]) == ("train5", "the embedding has length 0, which cannot be made 1")
+    assert cache.manifest.normalized
+    assert {spec.scale for spec in cache.modalities.values()} == {1.0}
+    assert raw.modalities["audio"].scale == 2.5
+    keep = [i for i in range(10) if i != 5]
+    found = {m: cache.features("train", m) for m in ("text", "audio")} | {"classes": cache.class_features}
+    for name, values in expected.items():
+        rows = values if name == "classes" else values[keep]
+        lengths = np.sqrt((rows**2).sum(1))[:, None]
+        np.testing.assert_allclose(found[name], rows / lengths, rtol=1e-6)
+
+
+def test_class_text_whose_embedding_is_not_finite_is_an_error(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     embed = TinyBind.embed
 
     def poisoned(self: TinyBind, modality: str, batch: Any) -> Any:
         features = embed(self, modality, batch)
-        features[features[:, 0] == 5 / 8] = np.nan
+        features[[a.tobytes() == b"a low tone" for a in batch]] = np.nan
         return features
 
     monkeypatch.setattr(TinyBind, "embed", poisoned)
     assert tiny.extract() == 1
-    assert "train-00001: the audio features of item 'train5' should be finite" in capsys.readouterr().err
-    assert {path.stem for path in tiny.cache.glob("*.parquet")} == {"train-00000"}
+    assert "classes.safetensors: the text features of item 'low' should be finite" in capsys.readouterr().err
+
+
+def poison(monkeypatch: pytest.MonkeyPatch, name: str, value: float) -> None:
+    """Sounds that begin with the number in `name` get embeddings that are `value` all over."""
+    embed, number = TinyBind.embed, int(name.removeprefix("train"))
+
+    def poisoned(self: TinyBind, modality: str, batch: Any) -> Any:
+        features = embed(self, modality, batch)
+        if modality == "audio":
+            features[[a[0] == number for a in batch]] = value
+        return features
+
+    monkeypatch.setattr(TinyBind, "embed", poisoned)
 
 
 def test_embedding_of_the_wrong_width_is_refused(

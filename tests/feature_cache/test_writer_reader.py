@@ -253,7 +253,7 @@ def test_opening_for_writing_removes_temporary_files_alone(folder: Path) -> None
     [
         lambda writer: writer.write_shard("train", 0, rows(0, 4), features(0, 4)),
         lambda writer: writer.write_classes(np.ones((2, 3)), np.ones((1, 3))),
-        lambda writer: writer.give_up(),
+        lambda writer: writer.list_failures(),
     ],
 )
 def test_first_change_makes_a_cache_unfinished(folder: Path, change: Callable[[CacheWriter], None]) -> None:

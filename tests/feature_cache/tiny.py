@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -83,7 +84,11 @@ class Tones:
 
     def _item(self, split: str, i: int) -> Item:
         path = self.folder / f"{split}{i}.npy"
-        return Item(path.stem, f"tone {i // 2}", i % 3, 0, {"audio": lambda: Waveform(np.load(path), 8)})
+        return Item(path.stem, f"tone {i // 2}", i % 3, 0, {"audio": partial(read_tone, path)})
+
+
+def read_tone(path: Path) -> Waveform:
+    return Waveform(np.load(path), 8)
 
 
 def write_tones(data_root: Path) -> Path:

@@ -1,0 +1,59 @@
+"""What several datasets of one extraction share: an encoder that is loaded once, and processes around it."""
+
+import argparse
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import cached_property
+from types import TracebackType
+
+from feature_cache import encoders
+from feature_cache.datasets.base import Dataset
+from feature_cache.decode import decode_here
+from feature_cache.decode_pool import DecodePool
+from feature_cache.encoders.base import Encoder
+from feature_cache.extraction import Engine, LocalEngine
+from feature_cache.registry import resolve
+
+MOST_WORKERS = 16
+
+
+def default_workers() -> int:
+    """One per CPU that this process may use, less one for the encoder, and no more than `MOST_WORKERS`."""
+    usable = getattr(os, "sched_getaffinity", None)
+    cpus = len(usable(0)) if usable else os.cpu_count() or 1
+    return min(cpus - 1, MOST_WORKERS)
+
+
+class Machinery:
+    """Made on demand by the flags of the command line; leaving it as a context manager ends the processes."""
+
+    def __init__(self, flags: argparse.Namespace) -> None:
+        self._flags = flags
+        self._stack = ExitStack()
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """Constructed, its weights not yet loaded."""
+        make: Callable[..., Encoder] = resolve(encoders.REGISTRY, "encoder", self._flags.encoder)
+        return make(self._flags.device, self._flags.precision, self._flags.weights)
+
+    def engine(self, dataset: type[Dataset]) -> Engine:
+        """Who makes the shards of a dataset. Ask for it before the encoder embeds anything."""
+        return self._local
+
+    @cached_property
+    def _local(self) -> LocalEngine:
+        flags = self._flags
+        if not flags.workers:
+            return LocalEngine(self.encoder, decode_here(self.encoder))
+        pool = self._stack.enter_context(DecodePool(self.encoder, flags.workers, flags.decode_timeout))
+        return LocalEngine(self.encoder, pool)
+
+    def __enter__(self) -> "Machinery":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.close()

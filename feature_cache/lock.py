@@ -1,0 +1,158 @@
+"""Locks between processes that share a folder. The kernel drops those of the dead: none has to be broken by hand.
+
+A lock is a file on which somebody has called flock; it is removed when it is released. Where there is no flock
+(Windows, some network file systems) nothing is locked, and two runs at once are the user's to avoid.
+"""
+
+import errno
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from feature_cache.errors import UserError
+
+try:
+    import fcntl
+except ImportError:
+    fcntl = None  # type: ignore[assignment]
+
+GATE = "extraction.lock"
+"""Held only for moments: while runs come and go, and while one of them finishes the cache."""
+
+
+class LockedError(UserError):
+    """Another process is making the cache."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which shards a run makes: those whose running number leaves `index` when divided by `count`."""
+
+    index: int = 0
+    count: int = 1
+
+    def __contains__(self, number: int) -> bool:
+        """
+        >>> [number for number in range(7) if number in Share(1, 3)]
+        [1, 4]
+        """
+        return number % self.count == self.index
+
+    @property
+    def lock_name(self) -> str:
+        return f"extraction-{self.index}-of-{self.count}.lock"
+
+
+@contextmanager
+def running(folder: Path, share: Share) -> Iterator[None]:
+    """One run per share of a cache, and only shares of the same division at once; makes the folder.
+
+    Raises `LockedError`, which says who has it, at once.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / share.lock_name
+    with gate(folder):
+        _refuse_rivals(folder, share)
+        lock = _lock(path, wait=False)
+        if lock is None:
+            raise _locked(path)
+        _sign(lock)
+    try:
+        yield
+    finally:
+        _release(path, lock)
+
+
+@contextmanager
+def gate(folder: Path) -> Iterator[None]:
+    """Waits until no other process is in here with the same folder."""
+    with held(folder / GATE):
+        yield
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Locks a file, made if it is not there, after waiting for it; does not remove it if it was renamed meanwhile."""
+    lock = _lock(path, wait=True)
+    assert lock is not None
+    try:
+        yield
+    finally:
+        _release(path, lock)
+
+
+def remove_if_unlocked(path: Path) -> bool:
+    """Removes a file unless a living process has locked it; says whether it did."""
+    lock = _lock(path, wait=False)
+    if lock is not None:
+        _release(path, lock)
+    return lock is not None
+
+
+def _refuse_rivals(folder: Path, share: Share) -> None:
+    """Removes the locks of the dead; of the living, only another share of the same division may be there."""
+    for path in sorted(folder.glob("extraction-*-of-*.lock")):
+        compatible = path.name.endswith(f"-of-{share.count}.lock") and path.name != share.lock_name
+        if not remove_if_unlocked(path) and not compatible:
+            raise _locked(path)
+
+
+def _lock(path: Path, wait: bool) -> int | None:
+    """A descriptor that has the file locked; None if another process has it and `wait` is off."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        if not _flock(descriptor, wait):
+            os.close(descriptor)
+            return None
+        if _is_still(path, descriptor):
+            return descriptor
+        os.close(descriptor)  # whoever had it before has removed it: lock the file that is there now
+
+
+def _flock(descriptor: int, wait: bool) -> bool:
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError as error:
+        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)  # else this file system has no locks
+    return True
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _release(path: Path, descriptor: int) -> None:
+    """Removed while it is still locked: whoever waits for it then sees that it is gone, and makes a new one."""
+    if _is_still(path, descriptor):
+        with suppress(OSError):
+            path.unlink()
+    os.close(descriptor)
+
+
+def _sign(descriptor: int) -> None:
+    since = datetime.now().astimezone().isoformat(" ", "seconds")
+    text = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since})
+    with suppress(OSError):  # a full disk locks as well as any
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, text.encode())
+
+
+def _locked(path: Path) -> LockedError:
+    try:
+        who = "process {pid} on {host} since {since}".format(**json.loads(path.read_text()))
+    except (OSError, ValueError, LookupError):
+        who = "another process"
+    return LockedError(
+        f"The cache {path.parent} is being made by {who} ({path.name}). Wait until it ends or stop it, then give the "
+        "same command again; several runs can share the work of one cache with --shard=0/N to --shard=N-1/N."
+    )
