@@ -114,7 +114,8 @@ _UCF101 = Provenance(
     ),
     download_size=7 * GB,
     disk_size=7 * GB,
-    sizes_from="the authors' archive of the same clips has 6,960,400,115 bytes",
+    sizes_from="an archive of the same clips that tensorflow-datasets fetches has 6,960,400,115 bytes",
+    prepare="feature_cache.sources.ucf101:unpack_clips",
     notes=(
         "The authors' own archive is a .rar, which needs unrar; the repository on the hub has the paper's split. "
         "The official splits come with --source=tfds at extraction.",
