@@ -3,6 +3,7 @@
 import io
 import multiprocessing
 import os
+import signal
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -85,7 +86,8 @@ def _in_processes(frames: Iterator[tuple[Path, bytes]], workers: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """Workers of a parent that was killed would wait for work forever."""
+    """Workers of a parent that was killed would wait for work forever; Ctrl-C is for the parent to handle."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
         if parent := multiprocessing.parent_process():

@@ -114,7 +114,8 @@ _UCF101 = Provenance(
     ),
     download_size=7 * GB,
     disk_size=7 * GB,
-    sizes_from="the authors' archive of the same clips has 6,960,400,115 bytes",
+    sizes_from="an archive of the same clips that tensorflow-datasets fetches has 6,960,400,115 bytes",
+    prepare="feature_cache.sources.ucf101:unpack_clips",
     notes=(
         "The authors' own archive is a .rar, which needs unrar; the repository on the hub has the paper's split. "
         "The official splits come with --source=tfds at extraction.",
@@ -143,7 +144,7 @@ _ESC50 = Provenance(
 _NYUDV2 = Provenance(
     name="nyudv2",
     title="NYU Depth V2: indoor pictures with depth, as prepared for fast-depth",
-    license="Apache-2.0, says the hub's card",
+    license="Apache-2.0 in the data of the hub's card, MIT in its text",
     terms="The authors offer the recordings for research; cite Silberman et al., ECCV 2012.",
     homepage="https://cs.nyu.edu/~fergus/datasets/nyu_depth_v2.html",
     folder="nyu-d-2",

@@ -8,7 +8,7 @@ def describe_folder() -> str:
     return (
         "folder: your own data, without any code\n"
         "  A table, .csv or .parquet, with a row per item. A column named after a modality (vision, audio, video, "
-        "depth, thermal, tactile …) has the path of a file; the column text has the text itself. Besides: id, label, "
-        "split (train, validation or test).\n"
+        "depth, thermal, tactile …) has the path of a file, the column text the text itself. Besides, there may be id, "
+        "label, class_text and split (train, validation or test).\n"
         "  python extract_features.py --encoder=ENCODER --dataset=folder --pairs=pairs.csv"
     )

@@ -7,17 +7,18 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import extract_features
-from feature_cache import datasets
+from feature_cache import datasets, encoders, open_cache
 from feature_cache.datasets import tfds_source
 from feature_cache.datasets.tfds_source import NyuDepthV2FromTfds, Ucf101FromTfds
 from feature_cache.errors import MediaError, UnknownNameError, UserError
+from feature_cache.manifest import ModalitySpec
 
 pytest.importorskip("array_record")
 pytest.importorskip("tensorflow_datasets")
@@ -171,6 +172,39 @@ def test_extraction_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureF
     said = capsys.readouterr().err
     assert "--source=tfds --data_root" in said and "no dataset with --source=tfds 'esc50'" in said
     assert "Traceback" not in said
+
+
+class Shade:
+    """An encoder for text and video: how bright the last frame is."""
+
+    name, preprocessing_version = "shade", "1"
+    modalities: ClassVar = {"text": ModalitySpec(2), "video": ModalitySpec(2)}
+    precisions = ("float32",)
+
+    def __init__(self, device: str = "cpu", precision: str = "float32", weights: Path | None = None) -> None:
+        self.precision = precision
+
+    def weights_sha256(self) -> str:
+        return "cd" * 32
+
+    def preprocess(self, modality: str, raw: Any) -> np.ndarray:
+        if modality == "text":
+            return np.array([len(raw), 1.0])
+        (last,) = raw.pick([len(raw) - 1])
+        return np.array([float(np.asarray(last).mean()), len(raw)])
+
+    def embed(self, modality: str, batch: Sequence[np.ndarray]) -> np.ndarray:
+        return np.stack(batch).astype(np.float32)
+
+
+def test_extraction_from_it_gives_the_datasets_cache(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(encoders.REGISTRY, "shade", "tests.datasets.test_tfds_source:Shade")
+    flags = ["--encoder=shade", f"--data_root={prepared}", f"--cache_dir={prepared}", "--dtype=float32"]
+    assert extract_features.main([*flags, "--dataset=ucf101", "--source=tfds"]) == 0
+    cache = open_cache(prepared / "shade/ucf101")
+    assert cache.manifest.dataset_version == "1+tfds"
+    for name, (shade, count) in zip(cache.ids("train"), cache.features("train", "video").tolist(), strict=True):
+        assert abs(shade - (10 * int(name.rpartition("_")[2]) + 6)) <= 1 and count == 3
 
 
 def test_preparing_without_tensorflow_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ from feature_cache.datasets.vggsound_s import VggSoundS
 from feature_cache.sources import vggsound
 from feature_cache.sources.inventory import count
 from feature_cache.sources.provenance import PROVENANCE, Hub, Url
+from feature_cache.sources.ucf101 import SPLITS
 from tests import raw_datasets
 from tests.sources.archives import nyu_frame, seven_zip_of, split_zip_of, tar_of, zip_of
 from tests.sources.servers import REVISION, Site
@@ -139,18 +140,32 @@ def test_nyu_comes_from_the_hub_and_its_reader_opens_it(
         assert np.abs(item.open("depth").depth - depth).max() <= 0.001
 
 
-@pytest.mark.parametrize("packed", [False, True])
-def test_ucf101_comes_as_clips_or_as_an_archive(
-    site: Site, small: None, tmp_path: Path, download: Download, packed: bool
+@pytest.mark.parametrize("packed", ["", "UCF101.zip", "without a folder", "by split"])
+def test_ucf101_comes_as_clips_or_in_archives(
+    site: Site, small: None, tmp_path: Path, download: Download, packed: str
 ) -> None:
     raw_datasets.write_ucf101(tmp_path / "raw")
-    clips = {name: data for name, data in files_below(tmp_path / "raw/ucf101").items() if "/._" not in name}
-    site.add_repository(REPO["ucf101"], {"UCF101.zip": zip_of(clips)} if packed else clips)
+    clips = files_below(tmp_path / "raw/ucf101")
+    inner = {name.removeprefix("UCF101/"): data for name, data in clips.items()}
+    parts = {split: {n[len(split) + 1 :]: d for n, d in inner.items() if n.startswith(split)} for split in SPLITS}
+    served = {
+        "": {name: data for name, data in clips.items() if "/._" not in name},
+        "UCF101.zip": {"UCF101.zip": zip_of(clips)},
+        "without a folder": {"data/ucf.tar.gz": tar_of(inner, "w:gz")},
+        "by split": {f"UCF101/{split}.zip": zip_of(files) for split, files in parts.items()},
+    }[packed]
+    site.add_repository(REPO["ucf101"], served)
     code, said = download("ucf101", "--yes")
     assert code == 0, said
     ids = [[item.id for item in Ucf101(tmp_path / root).items("test")] for root in ("media", "raw")]
     assert ids[0] == ids[1] and len(ids[0]) == 3
     Ucf101(tmp_path / "media").items("train")[0].open("video")
+
+
+def test_clips_of_an_unknown_split_are_for_the_hand(site: Site, small: None, download: Download) -> None:
+    site.add_repository(REPO["ucf101"], {"UCF101.zip": zip_of({"UCF-101/YoYo/v_YoYo_g01_c01.avi": b"1"})})
+    code, said = download("ucf101", "--yes")
+    assert code == 1 and "Unpack it by hand" in said
 
 
 def test_esc50_is_moved_into_place(site: Site, small: None, tmp_path: Path, download: Download) -> None:
@@ -315,7 +330,7 @@ import extract_features
 from feature_cache.sources.provenance import PROVENANCE
 if __name__ == "__main__":
     PROVENANCE["nyudv2"] = replace(PROVENANCE["nyudv2"], disk_size=None)  # this machine's disk may be small
-    extract_features.main(sys.argv[1:])
+    sys.exit(extract_features.main(sys.argv[1:]))
 """
 
 
@@ -378,3 +393,20 @@ def test_two_processes_do_not_fetch_into_the_same_folder(
         process.kill()
         process.communicate()
     assert code == 1 and "Another process is fetching into" in said
+
+
+@pytest.mark.parametrize("when", ["fetching", "converting"])
+def test_an_interrupt_ends_it_with_a_word_on_how_to_go_on(site: Site, tmp_path: Path, when: str) -> None:
+    frames = dict.fromkeys((f"train/den_0001/{number:05d}.h5" for number in range(200)), nyu_frame(0, 120, 160)[0])
+    site.add_repository(REPO["nyudv2"], {"data/train-000000.tar": tar_of(frames)})
+    train = next(path for path in site.files if path.endswith("train-000000.tar"))
+    site.slow = {train: 0.01} if when == "fetching" else {}
+    process = start(tmp_path / "media", site)
+    deadline = time.monotonic() + 60
+    while not (site.sent.get(train) if when == "fetching" else list(tmp_path.rglob("rgb.png"))):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=30)[1].decode()
+    assert process.returncode == 130, said
+    assert "To go on, give the same command again" in said and "Traceback" not in said
