@@ -18,6 +18,8 @@ from feature_cache.remote_decoder import RemoteDecoder
 
 DECODE_TIMEOUT = 300.0
 """Seconds that one medium may take."""
+MOST_WORKERS = 16
+"""More are started only if somebody asks for them."""
 
 
 class DecodePool:

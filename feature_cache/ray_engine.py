@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from feature_cache.decode_pool import MOST_WORKERS
 from feature_cache.embedding import Features
 from feature_cache.errors import UserError
 from feature_cache.extraction import Options
@@ -16,7 +17,6 @@ from feature_cache.writer import CacheWriter
 
 CPUS_PER_ACTOR = 2
 """Where there are no GPUs, and nobody says how many actors there should be: one embeds, one decodes."""
-MOST_WORKERS = 16
 
 
 class Resources(NamedTuple):

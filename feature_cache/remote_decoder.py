@@ -131,12 +131,10 @@ def _request(item: Item, modality: str) -> Message:
 
 def _cause(code: int) -> str:
     """
-    >>> _cause(-11), _cause(3)
-    ('signal 11, SIGSEGV', 'exit code 3')
+    >>> _cause(-11), _cause(-9), _cause(3)
+    ('signal 11, SIGSEGV', 'signal 9, SIGKILL, as when memory is short', 'exit code 3')
     """
     if code >= 0:
         return f"exit code {code}"
-    try:
-        return f"signal {-code}, {signal.Signals(-code).name}"
-    except ValueError:
-        return f"signal {-code}"
+    known = {number.value: f", {number.name}" for number in signal.Signals}
+    return f"signal {-code}{known.get(-code, '')}{', as when memory is short' * (code == -signal.SIGKILL)}"

@@ -10,12 +10,10 @@ from types import TracebackType
 from feature_cache import encoders
 from feature_cache.datasets.base import Dataset
 from feature_cache.decode import decode_here
-from feature_cache.decode_pool import DecodePool
+from feature_cache.decode_pool import MOST_WORKERS, DecodePool
 from feature_cache.encoders.base import Encoder
 from feature_cache.extraction import Engine, LocalEngine
 from feature_cache.registry import resolve
-
-MOST_WORKERS = 16
 
 
 def default_workers() -> int:

@@ -96,7 +96,7 @@ def test_real_encoder_preprocesses_in_workers_without_torch() -> None:
     ("opener", "said"),
     [
         (partial(hazards.die, signal.SIGSEGV), "the decoder crashed (signal 11, SIGSEGV)"),
-        (partial(hazards.die, signal.SIGKILL), "the decoder crashed (signal 9, SIGKILL)"),
+        (partial(hazards.die, signal.SIGKILL), "the decoder crashed (signal 9, SIGKILL, as when memory is short)"),
         (hazards.leave, "the decoder crashed (exit code 3)"),
     ],
 )

@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -103,6 +104,21 @@ def test_second_run_of_the_same_cache_says_who_is_at_it_and_changes_nothing(
     said = capsys.readouterr().err
     assert said.count(f"tones: The cache {tiny.cache} is being made by process") == 2
     assert tiny.files() == before
+
+
+def test_two_processes_told_the_same_do_not_do_it_twice(
+    tiny: Tiny, alone: dict[str, bytes], subprocess_environment: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    environment = {**subprocess_environment, "TINY_SECONDS": "0.05"}
+    with subprocess.Popen(command(tiny.flags("--workers=1")), env=environment, stderr=subprocess.DEVNULL) as process:
+        while not list(tiny.cache.glob("*.parquet")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        assert tiny.extract() == 1
+        assert f"is being made by process {process.pid} on " in capsys.readouterr().err
+    assert process.returncode == 0
+    assert tiny.files() == alone
+    assert sorted(tiny.embedded("audio")) == TONES
 
 
 @pytest.mark.parametrize("bad", ["3/3", "1", "-1/3", "1/0", "a/b", "1/3/5"])

@@ -1,20 +1,26 @@
 """The command line with worker processes: the same caches, whatever becomes of the workers."""
 
 import json
+import os
 import shutil
 import signal
+import subprocess
+import time
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 import extract_features
-from feature_cache import open_cache
+from feature_cache import CacheError, open_cache
 from feature_cache.commands.machinery import default_workers
 from feature_cache.datasets.base import Item
+from feature_cache.decode import decode_here
+from feature_cache.extraction import LocalEngine, Options, extract
 from tests.feature_cache import hazards
 from tests.feature_cache.conftest import Tiny
-from tests.feature_cache.tiny import COUNTS, TinyBind, Tones, break_medium
+from tests.feature_cache.processes import children, wait_for_end
+from tests.feature_cache.tiny import COUNTS, TinyBind, Tones, break_medium, command
 
 
 @pytest.mark.parametrize("flags", [[], ["--batch_size=1"], ["--batch_size=7", "--shard_size=5"]])
@@ -146,3 +152,35 @@ def test_default_leaves_a_cpu_to_the_encoder(monkeypatch: pytest.MonkeyPatch) ->
     for cpus, workers in ((1, 0), (2, 1), (8, 7), (128, 16)):
         monkeypatch.setattr("os.sched_getaffinity", lambda pid, cpus=cpus: set(range(cpus)))
         assert default_workers() == workers
+
+
+def test_ctrl_c_ends_all_processes_with_one_sentence(tiny: Tiny, subprocess_environment: dict[str, str]) -> None:
+    environment = {**subprocess_environment, "TINY_SECONDS": "0.1"}
+    # A process group of its own, all of which gets the signal, as from a terminal.
+    process = subprocess.Popen(
+        command(tiny.flags("--workers=2")), env=environment, stderr=subprocess.PIPE, text=True, process_group=0
+    )
+    while not list(tiny.cache.glob("*.parquet")):
+        time.sleep(0.01)
+    workers = children(process.pid)
+    assert workers
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert "tones: stopped. To go on, give the same command again." in said
+    assert "Traceback" not in said
+    assert not wait_for_end(workers)
+    assert not list(tiny.cache.glob("*.lock"))
+
+
+def test_engine_that_made_something_else_than_was_asked_for_is_an_error(tiny: Tiny) -> None:
+    class Idle(LocalEngine):
+        def make(self, *given: object) -> None:
+            pass
+
+    encoder = TinyBind()
+    with pytest.raises(CacheError, match=r"6 shards of .* have just been made, but not of the items.*train-00000"):
+        extract(
+            tiny.cache, encoder, Tones(tiny.data_root), Options(shard_size=4),
+            engine=Idle(encoder, decode_here(encoder)),
+        )  # fmt: skip
