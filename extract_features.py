@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from feature_cache import commands
 from feature_cache.commands import extract
+from feature_cache.errors import UnknownNameError
 from feature_cache.registry import resolve
 
 
@@ -14,7 +15,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0].startswith("-"):
         return extract.main(arguments)
     command, *rest = arguments
-    code: int = resolve(commands.REGISTRY, "command", command)(rest)
+    try:
+        run = resolve(commands.REGISTRY, "command", command)
+    except UnknownNameError as error:
+        print(f"{error} Without one, media are extracted: --help shows examples.", file=sys.stderr)
+        return 2
+    code: int = run(rest)
     return code
 
 

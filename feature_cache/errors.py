@@ -19,6 +19,10 @@ class MediaError(UserError):
     """The raw media of a dataset are absent or not what the dataset expects."""
 
 
+class WeightsError(UserError):
+    """The weights of an encoder are missing, damaged, or of another network."""
+
+
 class UnknownNameError(UserError):
     """A name that its registry does not have; the message lists the nearest ones that it has."""
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from feature_cache.datasets.base import Clip, Dataset, Item
+from feature_cache.datasets.base import Clip, Dataset, Item, Video
+from feature_cache.decoding.sampling import middles
 from feature_cache.manifest import SPLITS
 
 if TYPE_CHECKING:
@@ -58,5 +59,7 @@ def _opened(dataset: Dataset, entries: Sequence[tuple[str, Item]]) -> Example:
 
 
 def _parts(raw: "Raw") -> "list[Raw]":
-    """What is shown of a medium: of a clip every other frame."""
-    return list(raw.frames[::2]) if isinstance(raw, Clip) else [raw]
+    """What is shown of a medium: of a clip every other frame, of another video three of them."""
+    if isinstance(raw, Clip):
+        return list(raw.frames[::2])
+    return list(raw.pick(middles(len(raw), 3))) if isinstance(raw, Video) else [raw]

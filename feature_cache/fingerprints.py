@@ -20,7 +20,7 @@ from rich.progress import track
 
 from feature_cache import datasets
 from feature_cache.atomic import write_atomically
-from feature_cache.datasets.base import Clip, Dataset, DepthMap, Motion, Raw, Waveform
+from feature_cache.datasets.base import Dataset, DepthMap, Motion, Raw, Video, Waveform
 from feature_cache.datasets.likeness import thumbnail
 from feature_cache.encoders.depth_picture import depth_picture
 from feature_cache.flags import parse_strictly
@@ -34,7 +34,7 @@ SCHEMA = pa.schema(
         "id": pa.string(),
         "modality": pa.string(),
         "sha256": pa.binary(),
-        "thumbnail": pa.binary(),  # null for what is no picture; of a clip that of its first frame
+        "thumbnail": pa.binary(),  # null for what is no picture; of a video that of its first frame
     }
 )
 
@@ -64,8 +64,8 @@ def content_of(raw: Raw) -> np.ndarray[Any, Any]:
             return raw.samples
         case DepthMap():
             return raw.depth
-        case Clip():
-            return np.stack([np.asarray(frame) for frame in raw.frames])
+        case Video():
+            return np.stack([np.asarray(frame) for frame in raw.pick(range(len(raw)))])
     return np.asarray(raw)
 
 
@@ -74,8 +74,8 @@ def picture_of(raw: Raw) -> Image.Image | None:
     match raw:
         case Image.Image():
             return raw
-        case Clip():
-            return raw.frames[0]
+        case Video():
+            return raw.pick([0])[0]
         case DepthMap():
             return depth_picture(raw)
     return None

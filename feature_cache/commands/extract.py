@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressC
 from feature_cache import datasets, encoders
 from feature_cache.commands.explanations import explained
 from feature_cache.commands.machinery import Machinery, default_workers
+from feature_cache.datasets.base import Dataset
 from feature_cache.decode_pool import DECODE_TIMEOUT
 from feature_cache.encoders.base import PRECISIONS
 from feature_cache.extraction import Options, Report, extract, why_outdated
@@ -26,8 +27,12 @@ examples:
   python extract_features.py --encoder=pocketbind --dataset=emoji
   python extract_features.py --encoder=pocketbind --dataset=pocket --cache_dir=caches
   python extract_features.py --encoder=pocketbind --dataset=emoji,furniture --device=cuda --batch_size=256
+  python extract_features.py --encoder=pocketbind --dataset=folder --pairs=birds.csv
   python extract_features.py --encoder=pocketbind --dataset=pocket --shard=$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT
   python extract_features.py --encoder=pocketbind --dataset=pocket --engine=ray --actors=4
+
+The dataset folder is your own: a table with a column per modality (vision, text, audio, thermal, depth, imu, video,
+tactile, speech) of paths, or captions in text, and, where you like, id, label, class_text (its prompt) and split.
 
 The cache of a dataset is the folder CACHE_DIR/ENCODER/DATASET. An extraction that was stopped goes on where it was when
 the same command is given again; a finished one is left alone. With --overwrite it starts over each time. Items that
@@ -42,6 +47,9 @@ Runs without a shared disk write to a --cache_dir of their own, and `python extr
 
 Exit code: 0 = every cache is whole, or this run's share of it is; 1 = one is not; 2 = the command makes no sense.
 """
+FOLDER = "folder"
+"""The dataset that --pairs describes."""
+DATA_ROOT = Path("media")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -70,7 +78,7 @@ def main(arguments: Sequence[str]) -> int:
 def _extract_dataset(flags: argparse.Namespace, name: str, machinery: Machinery, console: Console) -> bool:
     """Brings one cache, or this run's share of it, up to date; whether it is."""
     encoder = resolve(encoders.REGISTRY, "encoder", flags.encoder)
-    dataset = resolve(datasets.REGISTRY, "dataset", name)
+    dataset = _dataset(flags, name)
     folder = flags.cache_dir / encoder.name / dataset.name
     options = Options(
         flags.batch_size, flags.dtype, flags.normalize, flags.shard_size, flags.overwrite, flags.max_failure_rate,
@@ -85,7 +93,9 @@ def _extract_dataset(flags: argparse.Namespace, name: str, machinery: Machinery,
         console.print(f"{name}: {_up_to_date(folder)}", markup=False)
         return True
     console.print(f"{name}: extracting to {folder}: {reason}", markup=False)
-    media = dataset(flags.data_root)
+    media = dataset(flags.data_root or getattr(dataset, "home", DATA_ROOT))
+    for note in getattr(media, "notes", ()):
+        console.print(f"{name}: {note}", markup=False)
     with progress_bar(name, console) as progress:
         report = extract(folder, machinery.encoder, media, options, progress, machinery.engine(dataset))
     console.print(f"{name}: {summary(report, folder, options)}", markup=False)
@@ -99,6 +109,16 @@ def _why_anyway(folder: Path, flags: argparse.Namespace) -> str | None:
     if flags.retry_failures and Manifest.load(folder).failures_file:
         return f"asked to try the items in {FAILURES_FILE} again"
     return None
+
+
+def _dataset(flags: argparse.Namespace, name: str) -> type[Dataset]:
+    """The dataset's class; that of a table of pairs is made of the table."""
+    if name != FOLDER:
+        found: type[Dataset] = datasets.find(name, flags.source)
+        return found
+    from feature_cache.datasets.folder import of_table
+
+    return of_table(flags.pairs, flags.name, flags.license or "unknown")
 
 
 def _up_to_date(folder: Path) -> str:
@@ -158,6 +178,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     for name in ("encoder", "dataset"):
         if getattr(flags, name) is None:
             parser.error(f"--{name} is missing; --help shows examples")
+    if FOLDER in flags.dataset and flags.pairs is None:
+        parser.error(f"--dataset={FOLDER} needs --pairs=pairs.csv, the table of its items; --help says more")
+    unused = [name for name in ("pairs", "name", "license") if getattr(flags, name) is not None]
+    if FOLDER not in flags.dataset and unused:
+        parser.error(f"--{unused[0]} belongs to --dataset={FOLDER}, but --dataset is {','.join(flags.dataset)}")
     if not 0 <= flags.max_failure_rate <= 1:
         parser.error(f"--max_failure_rate should be between 0 and 1, but is {flags.max_failure_rate:g}")
     if flags.engine == "ray" and flags.shard != Share():
@@ -188,8 +213,13 @@ def _add_what(add: Callable[..., object]) -> None:
     groups = " or ".join(f"{group} ({', '.join(names)})" for group, names in datasets.GROUPS.items())
     several = f"needed; one, or several with commas between; {groups} stands for all of its own"
     add("--dataset", type=dataset, help=several)
-    add("--data_root", type=Path, default=Path("media"), help="folder of the raw media (default: media)")
+    add("--pairs", type=Path, help=f"of {FOLDER}: table of its items, .csv or .parquet")
+    add("--name", help=f"of {FOLDER}: what to call the dataset (default: the table's name)")
+    add("--license", help=f"of {FOLDER}: licence of the media, for the manifest (default: unknown)")
+    add("--data_root", type=Path, help=f"folder of the raw media (default: media; of {FOLDER}: the table's folder)")
     add("--cache_dir", type=Path, default=Path("caches"), help="folder of all caches (default: caches)")
+    prepared = f"tfds: {', '.join(datasets.TFDS)} as tensorflow-datasets prepares them (default: files)"
+    add("--source", choices=datasets.SOURCES, default="files", help=prepared)
     add("--weights", type=Path, help="file or folder of the checkpoint (default: weights/ENCODER)")
 
 

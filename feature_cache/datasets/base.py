@@ -33,7 +33,7 @@ class DepthMap:
     """Distance from the camera's plane at every pixel.
 
     Attributes:
-        depth: in `unit`s; infinite where there is nothing.
+        depth: in `unit`s; infinite where there is nothing, NaN where the camera has no measurement.
         unit: how many metres one is; None where nobody knows.
     """
 

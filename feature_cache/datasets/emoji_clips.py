@@ -11,6 +11,7 @@ from feature_cache.datasets.base import Clip, Item
 from feature_cache.datasets.emoji_list import GROUP_CLASSES, SOURCE, drawings, read_emoji
 from feature_cache.datasets.pictures import on_white, open_on_white
 from feature_cache.datasets.splits import caption_key, members, partition
+from feature_cache.decoding.sampling import middles
 from feature_cache.manifest import MediaSource
 
 FRAMES = 6
@@ -73,7 +74,7 @@ def read_clip(path: Path, frames: int = FRAMES) -> Clip:
     with Image.open(path) as animation:
         count = getattr(animation, "n_frames", 1)
         chosen = []
-        for number in range(frames):
-            animation.seek((2 * number + 1) * count // (2 * frames))
+        for number in middles(count, frames):
+            animation.seek(number)
             chosen.append(on_white(animation))
     return Clip(chosen)

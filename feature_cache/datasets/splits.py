@@ -64,8 +64,11 @@ def split_of(key: str) -> str:
     ('train', 'train')
     """
     key = HEAD.get(key, key)
-    if key in _trained_keys():
-        return "train"
+    return "train" if key in _trained_keys() else hashed_split(key)
+
+
+def hashed_split(key: str) -> str:
+    """The split that a key's SHA-256 decides, in the shares of `FRACTIONS`."""
     fraction = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64
     for split, width in FRACTIONS.items():
         if fraction < width:

@@ -4,6 +4,9 @@ REGISTRY: dict[str, str] = {
     "pocketbind": "feature_cache.encoders.pocketbind:PocketBind",
     "pocketbind_lite2": "feature_cache.encoders.pocketbind_lite2:PocketBindLite2",
     "pocketraw": "feature_cache.encoders.pocketraw:PocketRaw",
+    "imagebind": "feature_cache.encoders.imagebind:ImageBind",
+    "languagebind": "feature_cache.encoders.languagebind:LanguageBind",
+    "unibind": "feature_cache.encoders.unibind:UniBind",
 }
-POCKET = tuple(REGISTRY)
+POCKET = ("pocketbind", "pocketbind_lite2", "pocketraw")
 """Those whose weights come inside packages."""

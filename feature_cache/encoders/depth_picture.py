@@ -27,11 +27,11 @@ def depth_picture(depth_map: DepthMap) -> "Image":
 
     depth = np.asarray(depth_map.depth, np.float64)
     seen = np.isfinite(depth)
-    if depth.ndim != 2 or not seen.any() or not (depth > 0).all():
+    if depth.ndim != 2 or not seen.any() or (depth <= 0).any():
         raise ValueError(
-            f"A depth map is a matrix of positive depths, infinite where there is nothing, but not everywhere; got "
-            f"shape {depth.shape} with {np.count_nonzero(seen)} finite and {np.count_nonzero(~(depth > 0))} entries "
-            "that are not positive."
+            f"A depth map is a matrix of positive depths, infinite or NaN in places, but not everywhere; got shape "
+            f"{depth.shape} with {np.count_nonzero(seen)} finite and {np.count_nonzero(depth <= 0)} entries that are "
+            "not positive."
         )
     inverse = 1 / depth[seen]
     nearness = (inverse - inverse.min()) / (np.ptp(inverse) or 1.0)

@@ -6,11 +6,20 @@ from contextlib import contextmanager, nullcontext
 
 @contextmanager
 def exact_inference() -> Iterator[None]:
-    """No gradients, full float32 and the same algorithm every time, on a GPU too."""
+    """No gradients, full float32 and the same algorithm every time, on a GPU too.
+
+    Raises `MemoryError`, which the extraction explains, if the device has not enough memory.
+    """
     import torch
 
     with torch.inference_mode(), torch.backends.cudnn.flags(deterministic=True, benchmark=False, allow_tf32=False):
-        yield
+        try:
+            yield
+        except RuntimeError as error:
+            # torch.OutOfMemoryError is the accelerators'; of the CPU's allocator only the message tells.
+            if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
+                raise MemoryError(str(error)) from error
+            raise
 
 
 @contextmanager

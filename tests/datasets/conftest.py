@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from tests.datasets import tiny_media as write
+from tests.raw_datasets import write_raw_datasets
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +18,9 @@ def tiny_media(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write.write_furniture(data_root)
     write.write_soundfont(write.soundfont_path(data_root))
     return data_root
+
+
+@pytest.fixture(scope="session")
+def raw_media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root with a few items of each of the paper's datasets; not to be changed."""
+    return write_raw_datasets(tmp_path_factory.mktemp("raw media – été"))

@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -6,6 +7,7 @@ import torch
 from feature_cache.encoders.pocketbind import PocketBind
 from feature_cache.encoders.pocketbind_lite2 import PocketBindLite2
 from feature_cache.encoders.pocketraw import PocketRaw
+from tests.encoders.tiny_languagebind import write_tiny_languagebind
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -30,3 +32,9 @@ def pocketbind_lite2() -> PocketBindLite2:
 @pytest.fixture(scope="session")
 def pocketraw() -> PocketRaw:
     return PocketRaw("cpu")
+
+
+@pytest.fixture(scope="session")
+def languagebind_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of LanguageBind's five checkpoints, tiny ones."""
+    return write_tiny_languagebind(tmp_path_factory.mktemp("languagebind"))

@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from feature_cache.datasets.base import Clip
+from feature_cache.datasets.base import Clip, Video
 from feature_cache.encoders import POCKET
 from feature_cache.encoders.pocket_encoder import PocketEncoder
 from feature_cache.errors import UnknownNameError
@@ -81,6 +83,31 @@ def test_a_clip_of_one_frame_is_that_picture_and_a_clip_without_frames_is_refuse
         encoder.preprocess("video", Clip([]))
     with pytest.raises(TypeError, match="type Image"):
         encoder.preprocess("video", Clip(["a frame"]))  # type: ignore[list-item]
+
+
+def test_of_a_long_video_eight_frames_count(encoder: PocketEncoder) -> None:
+    frames = [picture("stove").rotate(9 * turns, fillcolor="white") for turns in range(40)]
+    seen = encoder.preprocess("video", Film(frames))
+    middle_of_eighths = [frames[number] for number in (2, 7, 12, 17, 22, 27, 32, 37)]
+    np.testing.assert_array_equal(seen, encoder.preprocess("video", Clip(middle_of_eighths)))
+    assert len(encoder.preprocess("video", Film(frames[:3]))) == 8
+    with pytest.raises(ValueError, match="at least one frame"):
+        encoder.preprocess("video", Film([]))
+
+
+class Film(Video):
+    """A video that is no `Clip`."""
+
+    rate = 25.0
+
+    def __init__(self, frames: list[Image.Image]) -> None:
+        self._frames = frames
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def pick(self, indices: Sequence[int]) -> list[Image.Image]:
+        return [self._frames[index] for index in indices]
 
 
 def test_the_weights_have_a_digest_that_stays(encoder: PocketEncoder) -> None:

@@ -21,7 +21,7 @@ def test_nearer_is_never_darker_and_the_unit_does_not_matter(depths: list[float]
 
 
 def test_the_background_is_white_and_nothing_else_is() -> None:
-    picture = shades([[np.inf, 1.0], [3.0, np.inf]])
+    picture = shades([[np.inf, 1.0], [3.0, np.nan]])
     assert (picture == 255).tolist() == [[True, False], [False, True]]
 
 
@@ -29,7 +29,9 @@ def test_a_flat_surface_has_one_shade() -> None:
     assert len(np.unique(shades(np.full((4, 6), 2.5)))) == 1
 
 
-@pytest.mark.parametrize("depth", [[[np.inf, np.inf]], [[1.0, 0.0]], [[1.0, -2.0]], [[np.nan, 1.0]], [1.0, 2.0], [[]]])
+@pytest.mark.parametrize(
+    "depth", [[[np.inf, np.inf]], [[1.0, 0.0]], [[1.0, -2.0]], [[np.nan, np.nan]], [1.0, 2.0], [[]]]
+)
 def test_an_impossible_depth_map_is_refused(depth: list[object]) -> None:
     with pytest.raises(ValueError, match="A depth map is a matrix of positive depths"):
         shades(depth)

@@ -8,7 +8,8 @@ import pytest
 
 from feature_cache.encoders import efficientnet_lite, minilm, packages, paraphrase, whisper, yamnet
 from feature_cache.encoders.efficientnet_lite import LITE0, LITE2, EfficientNetLite
-from feature_cache.encoders.packages import PackageFile, WeightsError, sha256_of
+from feature_cache.encoders.packages import PackageFile, sha256_of
+from feature_cache.errors import WeightsError
 
 LOADERS = {
     minilm.FILES[0]: minilm.MiniLM,
