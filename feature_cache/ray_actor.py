@@ -11,15 +11,15 @@ import numpy as np
 import safetensors.numpy
 
 from feature_cache.datasets.base import Dataset
-from feature_cache.decode import decode_here
-from feature_cache.decode_pool import DecodePool
-from feature_cache.embedding import Features
 from feature_cache.encoders.base import Encoder
 from feature_cache.errors import CacheError, UserError
-from feature_cache.extraction import LocalEngine, Options
+from feature_cache.extraction.decode import decode_here
+from feature_cache.extraction.decode_pool import DecodePool
+from feature_cache.extraction.embedding import Features
+from feature_cache.extraction.messages import portable
+from feature_cache.extraction.run import LocalEngine, Options
+from feature_cache.extraction.shard_tasks import ShardTask, rows_of, shard_counts, shard_tasks
 from feature_cache.manifest import Manifest
-from feature_cache.messages import portable
-from feature_cache.shard_tasks import ShardTask, rows_of, shard_counts, shard_tasks
 from feature_cache.shards import tensors_bytes
 from feature_cache.writer import CacheWriter
 

@@ -11,11 +11,11 @@ import pytest
 
 from configs.pocket import get_config
 from feature_cache import datasets, open_cache
-from feature_cache.datasets.likeness import NEAR_DUPLICATE, SIDE, distances
+from feature_cache.datasets.pocket.likeness import NEAR_DUPLICATE, SIDE, distances
 from feature_cache.datasets.splits import caption_key
-from feature_cache.encoders.pocketbind import PocketBind
+from feature_cache.encoders.pocket.pocketbind import PocketBind
 from feature_cache.errors import MediaError
-from feature_cache.extraction import Options, why_outdated
+from feature_cache.extraction.run import Options, why_outdated
 from feature_cache.manifest import SPLITS
 from feature_cache.registry import resolve
 

@@ -130,7 +130,7 @@ def _print_verdict(source: Provenance, findings: Sequence[Finding], data_root: P
 
 def _describe_pocket(name: str, data_root: Path, console: Console) -> bool:
     """A dataset of the pocket suite: what its packages are, and which are unpacked."""
-    from feature_cache.archives import ARCHIVES, is_unpacked
+    from feature_cache.datasets.pocket.archives import ARCHIVES, is_unpacked
 
     archives = [archive for archive in ARCHIVES if archive.dataset == name]
     console.print(f"[bold]{name}[/bold], of the pocket suite; docs/pocket.md describes it")
@@ -147,7 +147,9 @@ def _describe_pocket(name: str, data_root: Path, console: Console) -> bool:
     complete = all(is_unpacked(archive, data_root) for archive in archives)
     console.print(f"{name}: {'complete' if complete else 'incomplete'}", style="green" if complete else "red")
     if not complete:
-        console.print(f"To get it: make pocket-media (python -m feature_cache.media --data_root={data_root})")
+        console.print(
+            f"To get it: make pocket-media (python -m feature_cache.datasets.pocket.media --data_root={data_root})"
+        )
     return complete
 
 

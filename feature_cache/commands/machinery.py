@@ -9,10 +9,10 @@ from types import TracebackType
 
 from feature_cache import encoders
 from feature_cache.datasets.base import Dataset
-from feature_cache.decode import decode_here
-from feature_cache.decode_pool import MOST_WORKERS, DecodePool
 from feature_cache.encoders.base import Encoder
-from feature_cache.extraction import Engine, LocalEngine
+from feature_cache.extraction.decode import decode_here
+from feature_cache.extraction.decode_pool import MOST_WORKERS, DecodePool
+from feature_cache.extraction.run import Engine, LocalEngine
 from feature_cache.registry import resolve
 
 
@@ -42,8 +42,8 @@ class Machinery:
         """Who makes the shards of a dataset. Ask for it before the encoder embeds anything."""
         if self._flags.engine == "local":
             return self._local
+        from feature_cache.extraction.ray_engine import RayEngine
         from feature_cache.ray_actor import Recipe
-        from feature_cache.ray_engine import RayEngine
 
         flags = self._flags
         recipe = Recipe(

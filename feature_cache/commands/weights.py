@@ -11,7 +11,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from feature_cache import encoders
 from feature_cache.checksums import sha256_of_file
-from feature_cache.encoders.checkpoints import Checkpoint
+from feature_cache.encoders.weights.checkpoints import Checkpoint
 from feature_cache.errors import UserError
 from feature_cache.flags import one_of, parse_strictly
 from feature_cache.registry import resolve

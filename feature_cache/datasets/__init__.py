@@ -5,14 +5,14 @@ from typing import Any
 from feature_cache.registry import resolve
 
 REGISTRY: dict[str, str] = {
-    "emoji": "feature_cache.datasets.emoji:EmojiPictures",
-    "emoji_styles": "feature_cache.datasets.emoji_styles:EmojiStyles",
-    "emoji_clips": "feature_cache.datasets.emoji_clips:EmojiClips",
-    "instruments": "feature_cache.datasets.instruments:Instruments",
-    "sounds": "feature_cache.datasets.sounds:Sounds",
-    "furniture": "feature_cache.datasets.furniture:Furniture",
-    "exercises": "feature_cache.datasets.exercises:Exercises",
-    "spoken": "feature_cache.datasets.spoken:Spoken",
+    "emoji": "feature_cache.datasets.pocket.emoji:EmojiPictures",
+    "emoji_styles": "feature_cache.datasets.pocket.emoji_styles:EmojiStyles",
+    "emoji_clips": "feature_cache.datasets.pocket.emoji_clips:EmojiClips",
+    "instruments": "feature_cache.datasets.pocket.instruments:Instruments",
+    "sounds": "feature_cache.datasets.pocket.sounds:Sounds",
+    "furniture": "feature_cache.datasets.pocket.furniture:Furniture",
+    "exercises": "feature_cache.datasets.pocket.exercises:Exercises",
+    "spoken": "feature_cache.datasets.pocket.spoken:Spoken",
     "ucf101": "feature_cache.datasets.ucf101:Ucf101",
     "esc50": "feature_cache.datasets.esc50:Esc50",
     "nyudv2": "feature_cache.datasets.nyudv2:NyuDepthV2",

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 
 from feature_cache.datasets.base import Item
-from feature_cache.datasets.gm_names import INSTRUMENTS
-from feature_cache.datasets.lookalikes import HEAD
+from feature_cache.datasets.pocket.gm_names import INSTRUMENTS
+from feature_cache.datasets.pocket.lookalikes import HEAD
 from feature_cache.manifest import SPLITS
 from feature_cache.registry import check_name
 

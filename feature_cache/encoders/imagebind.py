@@ -12,11 +12,11 @@ from feature_cache.checksums import sha256_of_file
 from feature_cache.datasets.base import DepthMap, Raw, Video, Waveform
 from feature_cache.encoders import imagebind_preprocessing as preprocessing
 from feature_cache.encoders.base import PRECISIONS, check_precision, choose_device
-from feature_cache.encoders.checkpoints import Checkpoint, FileCheckpoint, weights_command
 from feature_cache.encoders.imagebind_code import HUGE, build
 from feature_cache.encoders.inference import inference
 from feature_cache.encoders.media_types import expect
-from feature_cache.encoders.state_dicts import load_strictly, read_state_dict
+from feature_cache.encoders.weights.checkpoints import Checkpoint, FileCheckpoint, weights_command
+from feature_cache.encoders.weights.state_dicts import load_strictly, read_state_dict
 from feature_cache.manifest import ModalitySpec
 from feature_cache.registry import check_name
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from feature_cache.encoders.packages import PackageFile
+from feature_cache.encoders.weights.packages import PackageFile
 
 if TYPE_CHECKING:
     from torch import nn

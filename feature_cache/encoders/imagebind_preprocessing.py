@@ -14,11 +14,10 @@ from jaxtyping import Float32, Int64
 
 from feature_cache.datasets.base import DepthMap, Video, Waveform
 from feature_cache.decoding.depth import FARTHEST, metres
-from feature_cache.encoders.clip_tokens import ClipTokenizer
-from feature_cache.encoders.imagebind_code import VOCABULARY
-from feature_cache.encoders.kaldi_fbank import WINDOW, kaldi_fbank
-from feature_cache.encoders.resampling import resample
-from feature_cache.encoders.resizing import (
+from feature_cache.encoders.front_ends.clip_tokens import ClipTokenizer
+from feature_cache.encoders.front_ends.kaldi_fbank import WINDOW, kaldi_fbank
+from feature_cache.encoders.front_ends.resampling import resample
+from feature_cache.encoders.front_ends.resizing import (
     bicubic_antialiased,
     bilinear,
     center_crop,
@@ -28,6 +27,7 @@ from feature_cache.encoders.resizing import (
     three_crops,
     video_shape,
 )  # fmt: skip
+from feature_cache.encoders.imagebind_code import VOCABULARY
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -23,8 +23,7 @@ from jaxtyping import Float32
 from feature_cache.checksums import sha256_of_files
 from feature_cache.datasets.base import DepthMap, Raw, Video, Waveform
 from feature_cache.encoders.base import PRECISIONS, check_precision, choose_device, default_weights
-from feature_cache.encoders.clip_tokens import ClipTokenizer
-from feature_cache.encoders.hub_checkpoint import HubCheckpoint
+from feature_cache.encoders.front_ends.clip_tokens import ClipTokenizer
 from feature_cache.encoders.inference import inference
 from feature_cache.encoders.languagebind_preprocessing import (
     audio_spectra,
@@ -34,6 +33,7 @@ from feature_cache.encoders.languagebind_preprocessing import (
 )
 from feature_cache.encoders.languagebind_snapshot import CHECKPOINT, FOLDERS, TOWERS, Snapshot
 from feature_cache.encoders.media_types import expect
+from feature_cache.encoders.weights.hub_checkpoint import HubCheckpoint
 from feature_cache.manifest import ModalitySpec
 from feature_cache.registry import check_name
 

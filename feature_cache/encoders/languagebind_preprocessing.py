@@ -15,10 +15,9 @@ from jaxtyping import Float32
 
 from feature_cache.datasets.base import DepthMap, Video, Waveform
 from feature_cache.decoding.depth import metres
-from feature_cache.encoders.kaldi_fbank import kaldi_fbank
-from feature_cache.encoders.languagebind_snapshot import SIZE, AudioShape
-from feature_cache.encoders.resampling import resample
-from feature_cache.encoders.resizing import (
+from feature_cache.encoders.front_ends.kaldi_fbank import kaldi_fbank
+from feature_cache.encoders.front_ends.resampling import resample
+from feature_cache.encoders.front_ends.resizing import (
     bicubic_antialiased,
     bilinear,
     center_crop,
@@ -26,6 +25,7 @@ from feature_cache.encoders.resizing import (
     planes,
     video_shape,
 )
+from feature_cache.encoders.languagebind_snapshot import SIZE, AudioShape
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -107,6 +107,6 @@ def _rgb(picture: "Image") -> "Image":
         raise ValueError(f"Expected a picture of 8 bits a channel, but got Pillow's mode {picture.mode}.")
     if picture.mode == "RGB":
         return picture
-    from feature_cache.datasets.pictures import on_white
+    from feature_cache.datasets.pocket.pictures import on_white
 
     return on_white(picture)

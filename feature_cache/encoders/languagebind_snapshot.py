@@ -7,8 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from feature_cache.encoders.checkpoints import weights_command
-from feature_cache.encoders.hub_checkpoint import HubCheckpoint, Repository
+from feature_cache.encoders.weights.checkpoints import weights_command
+from feature_cache.encoders.weights.hub_checkpoint import HubCheckpoint, Repository
 from feature_cache.errors import WeightsError
 
 SIZE = 224

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from feature_cache.encoders.languagebind_snapshot import SIZE, Snapshot, remedy
-from feature_cache.encoders.packages import PackageFile
-from feature_cache.encoders.state_dicts import load_strictly, read_state_dict
+from feature_cache.encoders.weights.packages import PackageFile
+from feature_cache.encoders.weights.state_dicts import load_strictly, read_state_dict
 from feature_cache.errors import WeightsError
 
 

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, ClassVar
 
-from feature_cache.encoders.checkpoints import Checkpoint, ManualCheckpoint
 from feature_cache.encoders.imagebind import ImageBind
+from feature_cache.encoders.weights.checkpoints import Checkpoint, ManualCheckpoint
 
 if TYPE_CHECKING:
     import torch

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from feature_cache.contact_sheet import CREDITS, Band, contact_sheet, main, spectrogram
 from feature_cache.datasets import POCKET, REGISTRY
 from feature_cache.datasets.base import Clip, Dataset, Item, Waveform
-from feature_cache.examples import examples_of, examples_over_splits
+from feature_cache.datasets.pocket.contact_sheet import CREDITS, Band, contact_sheet, main, spectrogram
+from feature_cache.datasets.pocket.examples import examples_of, examples_over_splits
+from feature_cache.datasets.pocket.sheet import WIDTH, Sheet, broken
 from feature_cache.manifest import SPLITS
 from feature_cache.registry import resolve
-from feature_cache.sheet import WIDTH, Sheet, broken
 from tests.datasets.tiny_media import need_synthesizer
 
 

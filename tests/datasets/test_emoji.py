@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from feature_cache.datasets.base import Item
-from feature_cache.datasets.emoji import EmojiPictures
-from feature_cache.datasets.pictures import on_white
+from feature_cache.datasets.pocket.emoji import EmojiPictures
+from feature_cache.datasets.pocket.pictures import on_white
 from feature_cache.errors import MediaError
 from feature_cache.manifest import SPLITS
 from tests.datasets.tiny_media import EMOJI, FILES, WITHOUT_PICTURE, write_emoji

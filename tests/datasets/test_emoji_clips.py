@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from feature_cache.datasets.base import Item
-from feature_cache.datasets.emoji_clips import EmojiClips, is_animated, read_clip
+from feature_cache.datasets.pocket.emoji_clips import EmojiClips, is_animated, read_clip
 from feature_cache.manifest import SPLITS
 from tests.datasets.tiny_media import FILES
 

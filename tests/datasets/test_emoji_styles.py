@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from feature_cache.datasets.emoji_styles import SIDE, EmojiStyles
+from feature_cache.datasets.pocket.emoji_styles import SIDE, EmojiStyles
 from feature_cache.datasets.splits import caption_key, split_of
 from feature_cache.manifest import SPLITS
 from tests.datasets.tiny_media import EMOJI

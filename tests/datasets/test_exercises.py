@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from feature_cache.datasets.exercises import EXERCISES, Exercises
-from feature_cache.datasets.numpy_pickle import read_object_array
+from feature_cache.datasets.pocket.exercises import EXERCISES, Exercises
+from feature_cache.datasets.pocket.numpy_pickle import read_object_array
 from feature_cache.errors import MediaError
 from feature_cache.manifest import SPLITS
 from tests.datasets.tiny_media import exercises_file, write_exercises

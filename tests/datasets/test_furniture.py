@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from feature_cache.datasets.base import Item
-from feature_cache.datasets.catalogues import parse_properties
-from feature_cache.datasets.furniture import CATALOGUES, Furniture
-from feature_cache.datasets.rendering import DISTANCE
+from feature_cache.datasets.pocket.catalogues import parse_properties
+from feature_cache.datasets.pocket.furniture import CATALOGUES, Furniture
+from feature_cache.datasets.pocket.rendering import DISTANCE
 from feature_cache.errors import MediaError
 from feature_cache.manifest import SPLITS
 from tests.datasets.tiny_media import furniture_folder, write_catalogue, write_furniture

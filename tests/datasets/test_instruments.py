@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from feature_cache.datasets.gm_names import FAMILIES, INSTRUMENTS, OCTAVE
-from feature_cache.datasets.instruments import Instruments
-from feature_cache.datasets.soundfont import note
+from feature_cache.datasets.pocket.gm_names import FAMILIES, INSTRUMENTS, OCTAVE
+from feature_cache.datasets.pocket.instruments import Instruments
+from feature_cache.datasets.pocket.soundfont import note
 from feature_cache.errors import MediaError
 from feature_cache.manifest import SPLITS
 from tests.datasets.tiny_media import need_synthesizer, soundfont_path, write_soundfont
@@ -124,7 +124,7 @@ def test_a_missing_synthesizer_is_reported_with_the_command_that_installs_it(tmp
 import sys
 from pathlib import Path
 sys.modules["tinysoundfont"] = None  # importing it raises ModuleNotFoundError
-from feature_cache.datasets.soundfont import note
+from feature_cache.datasets.pocket.soundfont import note
 from feature_cache.errors import MediaError
 try:
     note(Path({str(tmp_path / "any.sf2")!r}), 0, 60, 64)

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from feature_cache.datasets.likeness import distances, thumbnail
+from feature_cache.datasets.pocket.likeness import distances, thumbnail
 
 thumbnails = arrays.arrays(np.uint8, (2, 12, 12, 3), elements=st.integers(0, 200))
 

@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from feature_cache import archives, media
-from feature_cache.archives import ARCHIVES, STAMP, Archive, dataset_names, is_unpacked, unpacked
 from feature_cache.datasets.base import Dataset
-from feature_cache.datasets.emoji import EmojiPictures
-from feature_cache.datasets.exercises import Exercises
-from feature_cache.datasets.furniture import Furniture
-from feature_cache.datasets.instruments import Instruments
-from feature_cache.datasets.sounds import Sounds
+from feature_cache.datasets.pocket import archives, media
+from feature_cache.datasets.pocket.archives import ARCHIVES, STAMP, Archive, dataset_names, is_unpacked, unpacked
+from feature_cache.datasets.pocket.emoji import EmojiPictures
+from feature_cache.datasets.pocket.exercises import Exercises
+from feature_cache.datasets.pocket.furniture import Furniture
+from feature_cache.datasets.pocket.instruments import Instruments
+from feature_cache.datasets.pocket.sounds import Sounds
 from feature_cache.errors import MediaError
 
 NPM = """

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from feature_cache.datasets.rendering import MARGIN, Camera, catalogue_view, depth_map
+from feature_cache.datasets.pocket.rendering import MARGIN, Camera, catalogue_view, depth_map
 
 SQUARE = np.array([[-1.0, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]])
 FACES = np.array([[0, 1, 2], [0, 2, 3]])

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from feature_cache.datasets.sound_names import CAPTIONS
-from feature_cache.datasets.sounds import SECONDS, Sounds, read_sound
+from feature_cache.datasets.pocket.sound_names import CAPTIONS
+from feature_cache.datasets.pocket.sounds import SECONDS, Sounds, read_sound
 from feature_cache.errors import MediaError
 from feature_cache.manifest import SPLITS
 from tests.datasets.tiny_media import sounds_folder, write_sounds

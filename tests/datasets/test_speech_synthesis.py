@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from feature_cache.datasets.speech_synthesis import RATE, _synthesize, speak
+from feature_cache.datasets.pocket.speech_synthesis import RATE, _synthesize, speak
 from feature_cache.errors import MediaError
 
 
@@ -29,7 +29,7 @@ def test_a_text_sounds_the_same_whatever_was_spoken_before(voice: str) -> None:
 def test_another_process_at_another_time_makes_the_same_bits() -> None:
     lines = [
         "import hashlib",
-        "from feature_cache.datasets.speech_synthesis import speak",
+        "from feature_cache.datasets.pocket.speech_synthesis import speak",
         "speak('something else', 'en')",
         "print(hashlib.sha256(speak('cat face', 'en-us+f3').samples.tobytes()).hexdigest())",
     ]

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_cache.datasets.base import Item
-from feature_cache.datasets.gm_names import INSTRUMENTS
-from feature_cache.datasets.lookalikes import FAMILIES
+from feature_cache.datasets.pocket.gm_names import INSTRUMENTS
+from feature_cache.datasets.pocket.lookalikes import FAMILIES
 from feature_cache.datasets.splits import caption_key, members, partition, split_of
 from feature_cache.errors import UnknownNameError
 from feature_cache.manifest import SPLITS

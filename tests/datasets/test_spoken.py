@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from feature_cache.datasets.base import Item
-from feature_cache.datasets.spoken import VOICES, Spoken
+from feature_cache.datasets.pocket.spoken import VOICES, Spoken
 from feature_cache.manifest import SPLITS
 from tests.datasets.tiny_media import EMOJI
 
@@ -34,7 +34,7 @@ def test_a_longer_name_takes_longer_and_both_can_be_heard(items: dict[str, Item]
 
 
 def test_a_name_of_the_same_thing_is_in_the_same_split_as_its_picture(tiny_media: Path) -> None:
-    from feature_cache.datasets.emoji import EmojiPictures
+    from feature_cache.datasets.pocket.emoji import EmojiPictures
 
     pictures, spoken = EmojiPictures(tiny_media), Spoken(tiny_media)
     for split in SPLITS:

@@ -13,10 +13,10 @@ import pytest
 import soundfile
 from PIL import Image
 
-from feature_cache.archives import STAMP, archive_named
-from feature_cache.datasets.exercises import EXERCISES
-from feature_cache.datasets.furniture import CATALOGUES
-from feature_cache.datasets.sound_names import CAPTIONS
+from feature_cache.datasets.pocket.archives import STAMP, archive_named
+from feature_cache.datasets.pocket.exercises import EXERCISES
+from feature_cache.datasets.pocket.furniture import CATALOGUES
+from feature_cache.datasets.pocket.sound_names import CAPTIONS
 
 RATE, PERIOD = 44_000, 100
 """Of the tiny SoundFont's only sample: a sine of 440 Hz, MIDI key 69."""

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from feature_cache.datasets.base import Item
+from feature_cache.datasets.pocket.examples import examples_of
+from feature_cache.datasets.pocket.fingerprints import content_of, picture_of
 from feature_cache.decoding.sampling import middles
 from feature_cache.decoding.video import open_video
-from feature_cache.examples import examples_of
-from feature_cache.fingerprints import content_of, picture_of
 from tests.raw_files import decode_all, moving_square, stack, tone, truncate, write_audio, write_picture, write_video
 
 NOISE = np.random.default_rng(0).integers(0, 256, (30, 48, 64, 3), np.uint8)
@@ -273,7 +273,7 @@ def test_decoding_needs_no_torch_and_importing_it_nothing_heavy(tmp_path: Path) 
         "import sys",
         "from pathlib import Path",
         "from feature_cache.decoding import audio, depth, pictures, sampling, video",
-        "from feature_cache.encoders import clip_tokens, kaldi_fbank, resampling, resizing",
+        "from feature_cache.encoders.front_ends import clip_tokens, kaldi_fbank, resampling, resizing",
         "print([m for m in ('torch', 'av', 'PIL', 'soundfile', 'scipy', 'tokenizers', 'regex') if m in sys.modules])",
         f"path = Path({str(tmp_path / 'a.mp4')!r})",
         "frame = video.open_video(path).pick([29])[0]",

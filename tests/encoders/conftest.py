@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from feature_cache.encoders.pocketbind import PocketBind
-from feature_cache.encoders.pocketbind_lite2 import PocketBindLite2
-from feature_cache.encoders.pocketraw import PocketRaw
+from feature_cache.encoders.pocket.pocketbind import PocketBind
+from feature_cache.encoders.pocket.pocketbind_lite2 import PocketBindLite2
+from feature_cache.encoders.pocket.pocketraw import PocketRaw
 from tests.encoders.tiny_languagebind import write_tiny_languagebind
 
 

@@ -7,7 +7,7 @@ import soundfile
 from PIL import Image
 
 from feature_cache.datasets.base import Clip, DepthMap, Motion, Waveform
-from feature_cache.datasets.speech_synthesis import speak
+from feature_cache.datasets.pocket.speech_synthesis import speak
 
 SAMPLES = Path(__file__).parent / "samples"
 RECORDED = Path(__file__).parents[1] / "samples"

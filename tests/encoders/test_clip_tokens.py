@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feature_cache.encoders.clip_tokens import ClipTokenizer
-from feature_cache.encoders.packages import WeightsError
+from feature_cache.encoders.front_ends.clip_tokens import ClipTokenizer
+from feature_cache.encoders.weights.packages import WeightsError
 
 TEXTS = [
     "a photo of a cat",

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feature_cache.encoders.conse import conse, top_classes
+from feature_cache.encoders.pocket.conse import conse, top_classes
 
 seeds = st.integers(0, 2**32 - 1)
 

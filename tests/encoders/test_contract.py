@@ -10,7 +10,7 @@ from PIL import Image
 
 from feature_cache.datasets.base import Clip, Video
 from feature_cache.encoders import POCKET
-from feature_cache.encoders.pocket_encoder import PocketEncoder
+from feature_cache.encoders.pocket.pocket_encoder import PocketEncoder
 from feature_cache.errors import UnknownNameError
 from feature_cache.manifest import MODALITY_ORDER
 from tests.encoders.media import MEDIA, picture

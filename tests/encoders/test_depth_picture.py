@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_cache.datasets.base import DepthMap
-from feature_cache.encoders.depth_picture import depth_picture
+from feature_cache.encoders.pocket.depth_picture import depth_picture
 
 
 def shades(depth: object) -> np.ndarray:

@@ -15,9 +15,9 @@ import pytest
 
 import extract_features
 from feature_cache.downloading import DownloadError
-from feature_cache.encoders.hub_checkpoint import RECORD, HubCheckpoint, Repository
 from feature_cache.encoders.languagebind import LanguageBind
 from feature_cache.encoders.languagebind_snapshot import CHECKPOINT, FOLDERS, TOWERS, Snapshot
+from feature_cache.encoders.weights.hub_checkpoint import RECORD, HubCheckpoint, Repository
 from tests.encoders.media import photo
 
 COMMIT = "c" * 40

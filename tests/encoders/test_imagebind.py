@@ -22,8 +22,8 @@ from feature_cache.encoders import imagebind, imagebind_code
 from feature_cache.encoders.imagebind import SCALES, ImageBind
 from feature_cache.encoders.imagebind_code import HUGE, build
 from feature_cache.encoders.inference import exact_inference, inference
-from feature_cache.encoders.packages import PackageFile
 from feature_cache.encoders.unibind import UniBind
+from feature_cache.encoders.weights.packages import PackageFile
 from feature_cache.errors import UnknownNameError, UserError, WeightsError
 from feature_cache.manifest import MODALITY_ORDER
 from tests.encoders.media import depth_of_a_ball, photo, picture, sound, walk_past

@@ -13,7 +13,7 @@ from PIL import Image
 
 from feature_cache.datasets.base import Clip, DepthMap, Video, Waveform
 from feature_cache.encoders import imagebind_preprocessing as pre
-from feature_cache.encoders.kaldi_fbank import kaldi_fbank
+from feature_cache.encoders.front_ends.kaldi_fbank import kaldi_fbank
 
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073])
 STD = np.array([0.26862954, 0.26130258, 0.27577711])

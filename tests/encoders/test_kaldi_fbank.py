@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from feature_cache.encoders.kaldi_fbank import kaldi_fbank
+from feature_cache.encoders.front_ends.kaldi_fbank import kaldi_fbank
 from tests.raw_files import tone
 
 NOISE = np.random.default_rng(0).standard_normal(6000).astype(np.float32)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_cache.datasets.base import Waveform
-from feature_cache.encoders.log_mel import log_mel_patches, mel_weights
+from feature_cache.encoders.pocket.log_mel import log_mel_patches, mel_weights
 from tests.encoders.media import sound
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from feature_cache.datasets.base import Motion
-from feature_cache.encoders.motion_spectra import motion_spectra
+from feature_cache.encoders.pocket.motion_spectra import motion_spectra
 from tests.encoders.media import exercise
 
 PAIRS = [(a, b) for a in range(6) for b in range(a, 6)]

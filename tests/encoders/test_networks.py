@@ -6,10 +6,10 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from feature_cache.encoders import efficientnet_lite, minilm, paraphrase, yamnet
-from feature_cache.encoders.efficientnet_lite import LITE0, LITE2, Variant
-from feature_cache.encoders.log_mel import log_mel_patches
-from feature_cache.encoders.tensor_bundle import read_bundle
+from feature_cache.encoders.pocket import efficientnet_lite, minilm, paraphrase, yamnet
+from feature_cache.encoders.pocket.efficientnet_lite import LITE0, LITE2, Variant
+from feature_cache.encoders.pocket.log_mel import log_mel_patches
+from feature_cache.encoders.pocket.tensor_bundle import read_bundle
 from tests.encoders import numpy_networks
 from tests.encoders.media import SAMPLES, picture, sound
 

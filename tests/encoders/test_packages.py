@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from feature_cache.encoders import efficientnet_lite, minilm, packages, paraphrase, whisper, yamnet
-from feature_cache.encoders.efficientnet_lite import LITE0, LITE2, EfficientNetLite
-from feature_cache.encoders.packages import PackageFile, sha256_of
+from feature_cache.encoders.pocket import efficientnet_lite, minilm, paraphrase, whisper, yamnet
+from feature_cache.encoders.pocket.efficientnet_lite import LITE0, LITE2, EfficientNetLite
+from feature_cache.encoders.weights import packages
+from feature_cache.encoders.weights.packages import PackageFile, sha256_of
 from feature_cache.errors import WeightsError
 
 LOADERS = {

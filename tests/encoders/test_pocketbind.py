@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from feature_cache.datasets.pictures import on_white
-from feature_cache.encoders import efficientnet_lite, yamnet
-from feature_cache.encoders.conse import conse, top_classes
-from feature_cache.encoders.pocketbind import PocketBind
-from feature_cache.encoders.pocketbind_lite2 import PocketBindLite2
-from feature_cache.encoders.pocketraw import PocketRaw
+from feature_cache.datasets.pocket.pictures import on_white
+from feature_cache.encoders.pocket import efficientnet_lite, yamnet
+from feature_cache.encoders.pocket.conse import conse, top_classes
+from feature_cache.encoders.pocket.pocketbind import PocketBind
+from feature_cache.encoders.pocket.pocketbind_lite2 import PocketBindLite2
+from feature_cache.encoders.pocket.pocketraw import PocketRaw
 from tests.encoders.media import FURNITURE, RECORDED, photo, picture, sound, walk_past
 
 
@@ -145,7 +145,7 @@ def test_the_whole_of_an_oblong_picture_is_seen(pocketbind: PocketBind) -> None:
 def test_text_loads_no_other_network() -> None:
     loaded = run_python(
         "import sys",
-        "from feature_cache.encoders.pocketbind import PocketBind",
+        "from feature_cache.encoders.pocket.pocketbind import PocketBind",
         "encoder = PocketBind('cpu')",
         "encoder.embed('text', [encoder.preprocess('text', 'a cat')])",
         "print('torch' in sys.modules, 'efficientnet_lite_pytorch' in sys.modules, '_yamnet' in vars(encoder))",

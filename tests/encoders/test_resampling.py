@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feature_cache.encoders.resampling import resample
+from feature_cache.encoders.front_ends.resampling import resample
 
 NOISE = np.random.default_rng(0).standard_normal(3000).astype(np.float32)
 RATES = [(48_000, 16_000), (44_100, 16_000), (22_050, 16_000), (8_000, 16_000), (16_000, 44_100), (11_025, 8_000)]

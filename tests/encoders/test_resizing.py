@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.nn.functional import interpolate
 
-from feature_cache.encoders.resizing import (
+from feature_cache.encoders.front_ends.resizing import (
     bicubic_antialiased,
     bilinear,
     center_crop,

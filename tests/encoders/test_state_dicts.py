@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from feature_cache.encoders.state_dicts import load_strictly, read_state_dict
+from feature_cache.encoders.weights.state_dicts import load_strictly, read_state_dict
 from feature_cache.errors import WeightsError
 
 REMEDY = "Fetch it again."

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from feature_cache.encoders.tensor_bundle import TensorBundleError, read_bundle
+from feature_cache.encoders.pocket.tensor_bundle import TensorBundleError, read_bundle
 from tests.encoders.media import SAMPLES
 
 TINY = SAMPLES / "bundle" / "tiny"

@@ -9,10 +9,10 @@ from transformers import WhisperConfig, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from feature_cache.datasets.base import Waveform
-from feature_cache.datasets.speech_synthesis import speak
-from feature_cache.encoders import whisper
-from feature_cache.encoders.pocketbind import PocketBind
-from feature_cache.encoders.whisper_log_mel import LONGEST, RATE, mel_weights, whisper_log_mel
+from feature_cache.datasets.pocket.speech_synthesis import speak
+from feature_cache.encoders.pocket import whisper
+from feature_cache.encoders.pocket.pocketbind import PocketBind
+from feature_cache.encoders.pocket.whisper_log_mel import LONGEST, RATE, mel_weights, whisper_log_mel
 from tests.encoders.ctranslate2_file import read_variables
 from tests.encoders.media import sound
 

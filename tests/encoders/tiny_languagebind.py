@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from feature_cache.encoders.clip_tokens import END, START, _letters
+from feature_cache.encoders.front_ends.clip_tokens import END, START, _letters
 from feature_cache.encoders.languagebind import LanguageBind
 from feature_cache.encoders.languagebind_snapshot import FOLDERS, SIZE, Snapshot
 from feature_cache.manifest import ModalitySpec

@@ -16,10 +16,10 @@ import pytest
 from PIL import Image
 
 from feature_cache.datasets.base import Item
-from feature_cache.decode import Outcome, Request, decode_here
-from feature_cache.decode_pool import DecodePool
-from feature_cache.encoders.pocketbind import PocketBind
+from feature_cache.encoders.pocket.pocketbind import PocketBind
 from feature_cache.errors import MediaError, UserError
+from feature_cache.extraction.decode import Outcome, Request, decode_here
+from feature_cache.extraction.decode_pool import DecodePool
 from feature_cache.shard_record import Failure
 from tests.feature_cache import hazards
 from tests.feature_cache.hazards import item
@@ -193,8 +193,8 @@ def test_leaving_the_pool_ends_the_workers_in_the_middle_of_a_medium() -> None:
 ORPHANS = """
 import sys, time
 from functools import partial
-from feature_cache.decode import Request
-from feature_cache.decode_pool import DecodePool
+from feature_cache.extraction.decode import Request
+from feature_cache.extraction.decode_pool import DecodePool
 from tests.feature_cache import hazards
 from tests.feature_cache.tiny import TinyBind
 

@@ -11,9 +11,9 @@ import pytest
 
 from feature_cache import CacheError, open_cache
 from feature_cache.datasets.base import Item
-from feature_cache.decode import Request, decode_here
-from feature_cache.embedding import embed_items
-from feature_cache.extraction import Options, extract
+from feature_cache.extraction.decode import Request, decode_here
+from feature_cache.extraction.embedding import embed_items
+from feature_cache.extraction.run import Options, extract
 from tests.feature_cache.conftest import Tiny
 from tests.feature_cache.tiny import COUNTS, FIRST, SHARDS, TONES, TinyBind, Tones, write_tones
 

@@ -12,7 +12,7 @@ import pytest
 from feature_cache import CacheError, MediaError, open_cache
 from feature_cache.datasets.base import Item, Waveform
 from feature_cache.errors import UserError
-from feature_cache.extraction import Options, extract
+from feature_cache.extraction.run import Options, extract
 from tests.feature_cache.conftest import Tiny
 from tests.feature_cache.tiny import TONES, TinyBind, Tones, break_medium
 

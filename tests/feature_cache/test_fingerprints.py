@@ -8,8 +8,8 @@ from PIL import Image
 
 from feature_cache import datasets
 from feature_cache.datasets.base import Clip, DepthMap, Item, Motion, Waveform
-from feature_cache.datasets.likeness import thumbnail
-from feature_cache.fingerprints import main
+from feature_cache.datasets.pocket.fingerprints import main
+from feature_cache.datasets.pocket.likeness import thumbnail
 from feature_cache.manifest import SPLITS
 
 RED = Image.new("RGB", (24, 24), "red")

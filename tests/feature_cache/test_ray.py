@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from feature_cache import UserError
+from feature_cache.extraction.ray_engine import RayEngine, Resources, share_out
 from feature_cache.ray_actor import Recipe
-from feature_cache.ray_engine import RayEngine, Resources, share_out
 from tests.feature_cache.conftest import Tiny
 from tests.feature_cache.tiny import TONES, TinyBind, Tones, break_medium
 

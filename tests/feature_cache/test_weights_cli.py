@@ -11,7 +11,7 @@ import pytest
 
 import extract_features
 from feature_cache import encoders
-from feature_cache.encoders.checkpoints import FileCheckpoint, ManualCheckpoint
+from feature_cache.encoders.weights.checkpoints import FileCheckpoint, ManualCheckpoint
 from feature_cache.errors import WeightsError
 from tests.feature_cache.file_server import Behaviour, serving
 

@@ -15,8 +15,8 @@ import extract_features
 from feature_cache import CacheError, open_cache
 from feature_cache.commands.machinery import default_workers
 from feature_cache.datasets.base import Item
-from feature_cache.decode import decode_here
-from feature_cache.extraction import LocalEngine, Options, extract
+from feature_cache.extraction.decode import decode_here
+from feature_cache.extraction.run import LocalEngine, Options, extract
 from tests.feature_cache import hazards
 from tests.feature_cache.conftest import Tiny
 from tests.feature_cache.processes import children, wait_for_end

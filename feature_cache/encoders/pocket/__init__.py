@@ -1,0 +1,1 @@
+"""The pocket encoders: small pretrained networks whose weights come inside packages."""

@@ -1,0 +1,1 @@
+"""From media to a cache: items are decoded, embedded in batches, and written shard by shard."""

@@ -1,0 +1,63 @@
+"""The program of a worker process: decodes media until its parent is gone.
+
+    python -m feature_cache.extraction.decode_worker FD
+
+FD is a socket. First comes an encoder, which is answered by None; then (item, modality) after (item, modality), each
+answered by the array, by the reason why there is none, or by an error that stops the run (`NOT_THE_MEDIUM`).
+"""
+
+import os
+import socket
+import sys
+import threading
+from typing import Any
+
+from feature_cache.errors import UserError
+from feature_cache.extraction.decode import NOT_THE_MEDIUM, decode_medium
+from feature_cache.extraction.messages import packed, portable, receive, send
+
+
+def main() -> None:
+    """Ends when the socket or, in the middle of decoding, standard input does: both belong to the parent alone."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with socket.socket(fileno=int(sys.argv[1])) as channel:
+        try:
+            _serve(channel)
+        except (EOFError, ConnectionError):
+            return
+
+
+def _end_with_parent() -> None:
+    while os.read(0, 1):
+        pass
+    os._exit(1)
+
+
+def _serve(channel: socket.socket) -> None:
+    try:
+        encoder = receive(channel)
+    except (EOFError, ConnectionError):
+        raise
+    except Exception as error:
+        send(channel, packed(portable(error)))
+        return
+    send(channel, packed(None))
+    while True:
+        send(channel, packed(_answer(encoder, channel)))
+
+
+def _answer(encoder: Any, channel: socket.socket) -> object:
+    try:
+        item, modality = receive(channel)
+    except (EOFError, ConnectionError):
+        raise
+    except Exception as error:  # of unpickling
+        return UserError(f"A worker process cannot import what opens the media ({error}). Use --workers=0.")
+    try:
+        return decode_medium(encoder, item, modality)
+    except NOT_THE_MEDIUM as error:
+        return portable(error)
+
+
+if __name__ == "__main__":
+    main()
