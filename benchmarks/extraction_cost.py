@@ -16,6 +16,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +30,8 @@ from feature_cache.decoding.depth import open_depth
 from feature_cache.decoding.pictures import open_picture
 from feature_cache.decoding.video import open_video
 from feature_cache.encoders import imagebind_preprocessing, languagebind_preprocessing
-from feature_cache.encoders.imagebind_code import HUGE, build
+from feature_cache.encoders.imagebind_code import HUGE
+from feature_cache.encoders.imagebind_code import build as build_imagebind
 from feature_cache.encoders.languagebind_snapshot import AudioShape
 from tests.raw_files import write_audio, write_picture, write_video
 
@@ -59,7 +61,7 @@ def noisy_frames(count: int, height: int, width: int) -> np.ndarray[Any, Any]:
     coarse = generator.integers(0, 256, (height // 16 + count, width // 16 + 1, 3), np.uint8)
     frames = np.stack([np.kron(coarse[k : k + height // 16 + 1], np.ones((16, 16, 1), np.uint8)) for k in range(count)])
     noise = generator.integers(0, 12, (height, width, 1), np.uint8)
-    return (frames[:, :height, :width] // 2 + noise).astype(np.uint8)
+    return np.asarray(frames[:, :height, :width] // 2 + noise, np.uint8)
 
 
 def picture(height: int, width: int, suffix: str) -> Callable[[Path], Path]:
@@ -131,7 +133,7 @@ def imagebind_operations() -> dict[str, float]:
     """Per modality, of one item through imagebind_huge."""
     import torch
 
-    network = build(HUGE)
+    network = build_imagebind(HUGE)
     shapes = {
         "vision": ("vision", (1, 3, 224, 224)), "text": ("text", (1, 77)), "audio": ("audio", (1, 3, 1, 128, 204)),
         "thermal": ("thermal", (1, 1, 224, 224)), "depth": ("depth", (1, 1, 224, 224)),
@@ -142,14 +144,14 @@ def imagebind_operations() -> dict[str, float]:
         kind = torch.int64 if tower == "text" else torch.float32
         return network({tower: torch.zeros(shape, dtype=kind, device="meta")})
 
-    return {modality: operations(lambda place=place: run(*place)) for modality, place in shapes.items()}
+    return {modality: operations(partial(run, *place)) for modality, place in shapes.items()}
 
 
 def languagebind_operations() -> dict[str, float]:
     """Per modality, of one item through LanguageBind's towers: ViT-L/14 and CLIP's text tower for it."""
     import torch
 
-    from feature_cache.encoders.languagebind_towers import _accept_spectra, architecture
+    from feature_cache.encoders.languagebind_towers import accept_any_shape, build
 
     text = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
     media = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
@@ -162,18 +164,14 @@ def languagebind_operations() -> dict[str, float]:
     }  # fmt: skip
     found = {}
     for kind, (modality, more, shape) in special.items():
-        model_class, config_class = architecture(kind)
         fields = {"text_config": text, "vision_config": media | more, "projection_dim": 768}
-        config = config_class.from_dict(fields)
-        for part in (config, config.text_config, config.vision_config):
-            part._attn_implementation = "eager"
         with torch.device("meta"):
-            model = model_class(config).eval()
-        _accept_spectra(model.vision_model)
+            model = build(kind, fields).eval()
+        accept_any_shape(model)
         pixels = torch.zeros(shape, device="meta")
-        found[modality] = operations(lambda model=model, pixels=pixels: model.vision_model(pixel_values=pixels))
+        found[modality] = operations(partial(model.vision_model, pixel_values=pixels))
         tokens = torch.zeros((1, 77), dtype=torch.int64, device="meta")
-        found["text"] = operations(lambda model=model, tokens=tokens: model.text_model(input_ids=tokens))
+        found["text"] = operations(partial(model.text_model, input_ids=tokens))
     return found
 
 

@@ -64,19 +64,29 @@ def exactly_projected(pooled: Tensor, projection: nn.Module) -> Tensor:
 
 def load(snapshot: Snapshot) -> Any:
     """Upstream's model of a snapshot, on the CPU, for inference. Raises `WeightsError` unless every weight is there."""
+    model = build(snapshot.kind, _constructible(snapshot.config))
+    path, how = snapshot.weights, remedy(snapshot.folder)
+    load_strictly(model, renamed(read_state_dict(path, how), model.state_dict()), path, how)
+    accept_any_shape(model)
+    return model.eval().requires_grad_(False)
+
+
+def build(kind: str, fields: Mapping[str, Any]) -> Any:
+    """Upstream's model of a kind, "image" to "video", of the sizes in `fields`, a config.json; without its weights."""
     from transformers.modeling_utils import no_init_weights
 
-    model_class, config_class = architecture(snapshot.kind)
-    config = config_class.from_dict(_constructible(snapshot.config))
+    model_class, config_class = architecture(kind)
+    config = config_class.from_dict(fields)
     for part in (config, config.text_config, config.vision_config):
         part._attn_implementation = "eager"  # upstream's layers choose none, and transformers 4.57 has no default
     with no_init_weights():
-        model = model_class(config)
-    path, how = snapshot.weights, remedy(snapshot.folder)
-    load_strictly(model, renamed(read_state_dict(path, how), model.state_dict()), path, how)
+        return model_class(config)
+
+
+def accept_any_shape(model: Any) -> None:
+    """Lets a model take pictures that are no squares, spectra among them."""
     if isinstance(model.vision_model.embeddings.patch_embedding, nn.Conv2d):  # not one that spans frames
         model.vision_model.embeddings = _Patches(model.vision_model.embeddings)
-    return model.eval().requires_grad_(False)
 
 
 def logit_scale(snapshot: Snapshot) -> float:
