@@ -150,6 +150,7 @@ def imagebind_operations() -> dict[str, float]:
 def languagebind_operations() -> dict[str, float]:
     """Per modality, of one item through LanguageBind's towers: ViT-L/14 and CLIP's text tower for it."""
     import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
 
     from feature_cache.encoders.languagebind_towers import accept_any_shape, build
 
@@ -165,13 +166,12 @@ def languagebind_operations() -> dict[str, float]:
     found = {}
     for kind, (modality, more, shape) in special.items():
         fields = {"text_config": text, "vision_config": media | more, "projection_dim": 768}
-        with torch.device("meta"):
+        with FakeTensorMode():
             model = build(kind, fields).eval()
-        accept_any_shape(model)
-        pixels = torch.zeros(shape, device="meta")
-        found[modality] = operations(partial(model.vision_model, pixel_values=pixels))
-        tokens = torch.zeros((1, 77), dtype=torch.int64, device="meta")
-        found["text"] = operations(partial(model.text_model, input_ids=tokens))
+            accept_any_shape(model)
+            pixels, tokens = torch.zeros(shape), torch.zeros((1, 77), dtype=torch.int64)
+            found[modality] = operations(partial(model.vision_model, pixel_values=pixels))
+            found["text"] = operations(partial(model.text_model, input_ids=tokens))
     return found
 
 

@@ -93,11 +93,12 @@ def _extract_dataset(flags: argparse.Namespace, name: str, machinery: Machinery,
         console.print(f"{name}: {_up_to_date(folder)}", markup=False)
         return True
     console.print(f"{name}: extracting to {folder}: {reason}", markup=False)
-    media = dataset(flags.data_root or getattr(dataset, "home", DATA_ROOT))
+    data_root = flags.data_root or getattr(dataset, "home", DATA_ROOT)
+    media = dataset(data_root)
     for note in getattr(media, "notes", ()):
         console.print(f"{name}: {note}", markup=False)
     with progress_bar(name, console) as progress:
-        report = extract(folder, machinery.encoder, media, options, progress, machinery.engine(dataset))
+        report = extract(folder, machinery.encoder, media, options, progress, machinery.engine(dataset, data_root))
     console.print(f"{name}: {summary(report, folder, options)}", markup=False)
     return report.finished or report.absent > 0
 

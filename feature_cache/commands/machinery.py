@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import cached_property
+from pathlib import Path
 from types import TracebackType
 
 from feature_cache import encoders
@@ -38,16 +39,16 @@ class Machinery:
         make: Callable[..., Encoder] = resolve(encoders.REGISTRY, "encoder", self._flags.encoder)
         return make(self._flags.device, self._flags.precision, self._flags.weights)
 
-    def engine(self, dataset: type[Dataset]) -> Engine:
+    def engine(self, dataset: type[Dataset], data_root: Path) -> Engine:
         """Who makes the shards of a dataset. Ask for it before the encoder embeds anything."""
         if self._flags.engine == "local":
             return self._local
+        from feature_cache.extraction.ray_actor import Recipe
         from feature_cache.extraction.ray_engine import RayEngine
-        from feature_cache.ray_actor import Recipe
 
         flags = self._flags
         recipe = Recipe(
-            type(self.encoder), flags.device, flags.precision, flags.weights, dataset, flags.data_root,
+            type(self.encoder), flags.device, flags.precision, flags.weights, dataset, data_root,
             flags.decode_timeout, os.getcwd(), os.environ.get("OMP_NUM_THREADS"),
         )  # fmt: skip
         return RayEngine(recipe, flags.actors, flags.workers)

@@ -8,11 +8,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from feature_cache import UserError
+import extract_features
+from feature_cache import UserError, open_cache
+from feature_cache.extraction.ray_actor import Recipe
 from feature_cache.extraction.ray_engine import RayEngine, Resources, share_out
-from feature_cache.ray_actor import Recipe
 from tests.feature_cache.conftest import Tiny
 from tests.feature_cache.tiny import TONES, TinyBind, Tones, break_medium
 
@@ -91,6 +93,29 @@ def test_killed_actor_loses_nothing(tiny: Tiny, subprocess_environment: dict[str
     assert sorted(set(embedded)) == TONES
     assert len(embedded) < len(TONES) + 8  # no more than the shards in flight again
     assert len(pids(tiny)) >= 2
+
+
+@pytest.mark.slow
+def test_dataset_that_is_a_table_of_pairs_reaches_the_actors(
+    tiny: Tiny, subprocess_environment: dict[str, str]
+) -> None:
+    soundfile = pytest.importorskip("soundfile")
+    home = tiny.cache_dir.parent
+    lines = ["id,text,audio,split"]
+    for i in range(6):
+        soundfile.write(home / f"{i}.wav", np.full(9, i / 8, np.float32), 8000)
+        lines.append(f"{i},tone {i},{i}.wav,{'test' if i > 3 else 'train'}")
+    (home / "birds.csv").write_text("\n".join(lines))
+    flags = ["--encoder=tinybind", "--dataset=folder", "--shard_size=2", "--engine=ray", "--actors=2", "--workers=0"]
+    command = [sys.executable, "-c", DRIVER, "0", *flags, "--pairs=birds.csv"]
+    done = subprocess.run(command, env=subprocess_environment, cwd=home, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    local = ["--pairs", str(home / "birds.csv"), "--workers=0", f"--cache_dir={home / 'local'}"]
+    assert extract_features.main([*flags[:3], *local]) == 0
+    there, here = (home / "caches" / "tinybind" / "birds", home / "local" / "tinybind" / "birds")
+    assert open_cache(there).ids("train") == ["0", "1", "2", "3"]
+    files = [{path.name: path.read_bytes() for path in folder.iterdir()} for folder in (there, here)]
+    assert files[0] == files[1]
 
 
 @pytest.mark.slow
