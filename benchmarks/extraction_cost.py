@@ -201,19 +201,27 @@ def report(encoder: str, tflops: float, workers: int, dim: int, console: Console
     console.print(costs)
     title = f"{encoder}: a dataset, at {tflops:g} TFLOP/s and {workers} workers"
     table = Table("dataset", "items", "device", "decoding", "cache, float16", title=title)
+    total = np.zeros(4)
     for name, (items, media) in DATASETS.items():
         texts = 0 if name == "llvip" else 1
         flops = items * (sum(count[MEDIA[kind].modality] for kind in media) + texts * count["text"])
         cores = items * sum(seconds[kind] for kind in media)
-        size = 2 * dim * items * (len(media) + texts)
-        table.add_row(
-            name, f"{items:,}", _hours(flops / tflops / 1e12), _hours(cores / workers), f"{size / 1e6:,.0f} MB"
-        )
+        row = np.array([items, flops / tflops / 1e12, cores / workers, 2 * dim * items * (len(media) + texts)])
+        table.add_row(name, *_cells(row))
+        total += row
+    table.add_row("all seven", *_cells(total))
     console.print(table)
 
 
+def _cells(row: np.ndarray[Any, Any]) -> tuple[str, ...]:
+    items, device, decoding, size = row
+    return f"{items:,.0f}", _hours(device), _hours(decoding), f"{size / 1e6:,.0f} MB"
+
+
 def _hours(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.0f} min"
+    if seconds >= 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.0f} min" if seconds >= 60 else "< 1 min"
 
 
 def main() -> None:

@@ -30,8 +30,12 @@ def checkout(tmp_path: Path) -> Path:
     """A folder with what a checkout has, in which commands may write."""
     for name in ("run.py", "extract_features.py", "configs", "cmcl_jax", "feature_cache", "Makefile"):
         (tmp_path / name).symlink_to(ROOT / name)
-    (tmp_path / "caches").mkdir()
-    (tmp_path / "caches" / "pocketbind").symlink_to(ROOT / "caches" / "pocketbind")
+    (tmp_path / "caches/pocketbind").mkdir(parents=True)
+    for cache in (ROOT / "caches/pocketbind").iterdir():
+        (tmp_path / "caches/pocketbind" / cache.name).symlink_to(cache)
+    for name in ("cat.jpg", "coffee.jpg"):
+        (tmp_path / name).symlink_to(ROOT / "tests/samples" / name)
+    (tmp_path / "birds.csv").write_text("vision,text,split\ncat.jpg,a cat,train\ncoffee.jpg,a cup of coffee,test\n")
     return tmp_path
 
 
@@ -43,7 +47,7 @@ def test_its_pictures_and_its_links_are_there() -> None:
 
 def test_its_make_targets_exist() -> None:
     targets = [command[1] for command in commands() if command[0] == "make"]
-    assert targets == ["demo", "test", "pocket-cache", "pocket-table"]
+    assert targets == ["demo", "test", "extract-deps", "pocket-cache", "pocket-table"]
     makefile = (ROOT / "Makefile").read_text()
     assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
 
@@ -55,7 +59,9 @@ def test_its_code_and_its_commands_run(checkout: Path) -> None:
     for block in blocks:
         subprocess.run([sys.executable, "-c", block], check=True, cwd=checkout, capture_output=True)
     runs = [command for command in commands() if command[0] == "python"]
-    assert [command[2] for command in runs] == ["train", "report", "compare", "train"]
+    assert [command[2] for command in runs] == [
+        "train", "report", "compare", "--encoder=pocketbind", "inspect", "train",
+    ]  # fmt: skip
     for command in runs:
         quick = {"train": QUICK, "compare": [*QUICK, "--orders=1"]}.get(command[2], [])
         subprocess.run([sys.executable, *command[1:], *quick], check=True, cwd=checkout, capture_output=True)
