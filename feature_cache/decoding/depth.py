@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Bool, Float32
 
 from feature_cache.datasets.base import DepthMap
 from feature_cache.decoding.pictures import open_picture
@@ -54,7 +54,18 @@ def metres(depth_map: DepthMap) -> Float32[np.ndarray, "h w"]:
     Raises:
         ValueError: the map is not a matrix, has a depth that is not positive, or shows nothing.
     """
-    depth = np.asarray(depth_map.depth, np.float32)
+    depth, seen = depth_map.depth, measured(depth_map)
+    unit = FARTHEST / float(depth[seen].max()) if depth_map.unit is None else depth_map.unit
+    return np.asarray(depth * np.float32(unit), np.float32)
+
+
+def measured(depth_map: DepthMap) -> Bool[np.ndarray, "h w"]:
+    """Where a map has a depth.
+
+    Raises:
+        ValueError: the map is not a matrix, has a depth that is not positive, or shows nothing.
+    """
+    depth = np.asarray(depth_map.depth)
     seen = np.isfinite(depth)
     if depth.ndim != 2 or not seen.any() or (depth <= 0).any():
         raise ValueError(
@@ -62,5 +73,4 @@ def metres(depth_map: DepthMap) -> Float32[np.ndarray, "h w"]:
             f"{depth.shape} with {np.count_nonzero(seen)} finite and {np.count_nonzero(depth <= 0)} entries that are "
             "not positive."
         )
-    unit = FARTHEST / float(depth[seen].max()) if depth_map.unit is None else depth_map.unit
-    return np.asarray(depth * np.float32(unit))
+    return seen

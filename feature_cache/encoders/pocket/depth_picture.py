@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from feature_cache.datasets.base import DepthMap
+from feature_cache.decoding.depth import measured
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -25,14 +26,7 @@ def depth_picture(depth_map: DepthMap) -> "Image":
     """
     from PIL import Image
 
-    depth = np.asarray(depth_map.depth, np.float64)
-    seen = np.isfinite(depth)
-    if depth.ndim != 2 or not seen.any() or (depth <= 0).any():
-        raise ValueError(
-            f"A depth map is a matrix of positive depths, infinite or NaN in places, but not everywhere; got shape "
-            f"{depth.shape} with {np.count_nonzero(seen)} finite and {np.count_nonzero(depth <= 0)} entries that are "
-            "not positive."
-        )
+    depth, seen = np.asarray(depth_map.depth, np.float64), measured(depth_map)
     inverse = 1 / depth[seen]
     nearness = (inverse - inverse.min()) / (np.ptp(inverse) or 1.0)
     picture = np.full(depth.shape, _BACKGROUND, np.uint8)
