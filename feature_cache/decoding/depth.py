@@ -66,7 +66,7 @@ def measured(depth_map: DepthMap) -> Bool[np.ndarray, "h w"]:
         ValueError: the map is not a matrix, has a depth that is not positive, or shows nothing.
     """
     depth = np.asarray(depth_map.depth)
-    seen = np.isfinite(depth)
+    seen: Bool[np.ndarray, "h w"] = np.isfinite(depth)
     if depth.ndim != 2 or not seen.any() or (depth <= 0).any():
         raise ValueError(
             f"A depth map is a matrix of positive depths, infinite or NaN in places, but not everywhere; got shape "
