@@ -46,7 +46,7 @@ class ImageBind:
     """
 
     name: ClassVar[str] = "imagebind"
-    preprocessing_version: ClassVar[str] = "1"
+    preprocessing_version: ClassVar[str] = "2"
     precisions: ClassVar[tuple[str, ...]] = PRECISIONS
     checkpoint: ClassVar[Checkpoint] = FileCheckpoint(
         name="imagebind_huge.pth",

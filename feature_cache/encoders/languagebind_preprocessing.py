@@ -37,6 +37,9 @@ _CHUNKS = 3
 def picture_pixels(picture: "Image") -> Float32[np.ndarray, "3 224 224"]:
     """A picture, or a thermal one: as RGB from 0 to 1, bicubic until the shorter side is 224, its middle, normalised.
 
+    Upstream takes nothing but RGB. Here grey is three equal channels, and what is transparent lies on white. Pictures
+    come upright (`open_picture`), while upstream ignores what EXIF says of a camera that was turned.
+
     Raises:
         ValueError: the picture has more than 8 bits a channel.
     """
