@@ -6,6 +6,10 @@ at random; what stands for them here:
     video  mirrored left to right with probability ½   ->  never mirrored
     audio  three chunks, each beginning anywhere in
            its third of all possible beginnings        ->  in the middle of that third
+
+Pictures and depth maps are smoothed when they become smaller, as torchvision does since 0.17, and so in the public
+reference (github.com/Xiaohao-Liu/CMCL, with torch 2.5 or later). With the 0.14 that LanguageBind's authors list it did
+not smooth tensors.
 """
 
 from typing import TYPE_CHECKING
