@@ -15,11 +15,17 @@ SUFFIX = ".sha256.json"
 def sha256_of_file(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's content.
 
-    It is read from `<path>.sha256.json` if that was written for a file of the same size and time of modification, and
-    written there otherwise, unless the folder cannot be written.
+    It is read from `<path>.sha256.json` if that was written for this very file as it is now, and written there
+    otherwise, unless the folder cannot be written.
     """
     state = os.stat(path)
-    stamp = {"size": state.st_size, "modified_ns": state.st_mtime_ns}
+    # Copying tools set the time of modification; nobody sets the time of change.
+    stamp = {
+        "size": state.st_size,
+        "modified_ns": state.st_mtime_ns,
+        "changed_ns": state.st_ctime_ns,
+        "inode": state.st_ino,
+    }
     note = path.with_name(path.name + SUFFIX)
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         known = json.loads(note.read_bytes())

@@ -41,6 +41,9 @@ class VideoFile(Video):
         """The frames at these indices: RGB, upright. Decodes the file once, from its
         beginning to the last of them; one with gaps is decoded a second time, to find them.
 
+        decord 0.6, which ImageBind and LanguageBind decode with, gives the same pixels, but of an avi with B-frames
+        others than are asked for, because it jumps and the file tells no times.
+
         Raises:
             IndexError: there is no frame with such an index.
             ValueError: the file is damaged, or ends before the last of the frames.

@@ -43,10 +43,13 @@ class ImageBind:
 
     Embeddings are what the network gives, scaled as it scales them (`SCALES`). The network's tower for motion is not
     used: upstream does not say how it wants its input.
+
+    Nothing is dropped out. The public reference (`imagebind_preprocessing`) leaves the network in training mode, in
+    which the tower for sound skips layers at random, each with a probability of up to 0.1.
     """
 
     name: ClassVar[str] = "imagebind"
-    preprocessing_version: ClassVar[str] = "1"
+    preprocessing_version: ClassVar[str] = "2"
     precisions: ClassVar[tuple[str, ...]] = PRECISIONS
     checkpoint: ClassVar[Checkpoint] = FileCheckpoint(
         name="imagebind_huge.pth",

@@ -2,6 +2,9 @@
 
 Where upstream says nothing: depth and thermal pictures are as in the public reference of the paper that this project is
 about, github.com/Xiaohao-Liu/CMCL (perceptors/imagebind.py).
+
+Where this differs from both: of 16 bits a pixel the upper 8 count, instead of all above 255 being white; and pictures
+come upright (`open_picture`), while upstream ignores what EXIF says of a camera that was turned.
 """
 
 import math
@@ -67,17 +70,19 @@ def depth_map(raw: DepthMap) -> Float32[np.ndarray, "1 224 224"]:
 def sound(raw: Waveform, bins: int, frames: int) -> Float32[np.ndarray, "3 1 {bins} {frames}"]:
     """Log-mel spectrograms of three clips of 2 s at 16 kHz: the first, the middle and the last 2 s.
 
-    A shorter sound is all of each clip. What a spectrogram lacks in `frames` is filled up with 0, before it is scaled
-    with the mean and standard deviation of ImageBind's sounds.
+    A shorter sound is all of each clip. Each clip loses its mean, in order and in place as upstream's do: a sound below
+    6 s has clips that overlap, and an offset of it leaves a step in the later ones where the one before ends. What a
+    spectrogram lacks in `frames` is filled up with 0, before it is scaled with the mean and standard deviation of
+    ImageBind's sounds.
 
     Raises:
         ValueError: the sound has no samples, or some that are not finite, or its rate is not positive.
     """
     if not raw.samples.size or not np.isfinite(raw.samples).all():
         raise ValueError(f"A sound should have finite samples, but this one of {raw.samples.size} has none or others.")
-    samples = resample(raw.samples, raw.rate, RATE)
+    samples = resample(raw.samples, raw.rate, RATE).copy()
     starts = clip_starts(samples.size / RATE, SOUND_CLIPS)
-    clips = [samples[int(start * RATE) : int((start + CLIP) * RATE)] for start in starts]
+    clips = [samples[int(start * RATE) : int((start + CLIP) * RATE)] for start in starts]  # views, which may overlap
     mel = np.stack([_mel(clip, bins, frames) for clip in clips])
     return np.asarray((mel[:, None] - _SOUND_MEAN) / _SOUND_STD, np.float32)
 
@@ -151,10 +156,10 @@ def _frame(image: "Image") -> Float32[np.ndarray, "3 h w"]:
 
 
 def _mel(clip: Float32[np.ndarray, " t"], bins: int, frames: int) -> Float32[np.ndarray, "{bins} {frames}"]:
-    # The mean goes as upstream's does, although each window loses its own again.
-    centred = clip - clip.mean()
+    """Also takes the mean out of `clip` itself."""
+    clip -= clip.mean()
     shortest = RATE * WINDOW // 1000
-    mel = kaldi_fbank(np.pad(centred, (0, max(shortest - clip.size, 0))), RATE, bins)[:frames]
+    mel = kaldi_fbank(np.pad(clip, (0, max(shortest - clip.size, 0))), RATE, bins)[:frames]
     return np.pad(mel, ((0, frames - len(mel)), (0, 0))).T
 
 

@@ -6,6 +6,10 @@ at random; what stands for them here:
     video  mirrored left to right with probability ½   ->  never mirrored
     audio  three chunks, each beginning anywhere in
            its third of all possible beginnings        ->  in the middle of that third
+
+Pictures and depth maps are smoothed when they become smaller, as torchvision does since 0.17, and so in the public
+reference (github.com/Xiaohao-Liu/CMCL, with torch 2.5 or later). With the 0.14 that LanguageBind's authors list it did
+not smooth tensors.
 """
 
 from typing import TYPE_CHECKING
@@ -36,6 +40,9 @@ _CHUNKS = 3
 
 def picture_pixels(picture: "Image") -> Float32[np.ndarray, "3 224 224"]:
     """A picture, or a thermal one: as RGB from 0 to 1, bicubic until the shorter side is 224, its middle, normalised.
+
+    Upstream takes nothing but RGB. Here grey is three equal channels, and what is transparent lies on white. Pictures
+    come upright (`open_picture`), while upstream ignores what EXIF says of a camera that was turned.
 
     Raises:
         ValueError: the picture has more than 8 bits a channel.

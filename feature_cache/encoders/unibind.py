@@ -19,7 +19,7 @@ class UniBind(ImageBind):
     """
 
     name: ClassVar[str] = "unibind"
-    preprocessing_version: ClassVar[str] = "1"
+    preprocessing_version: ClassVar[str] = "2"
     checkpoint: ClassVar[Checkpoint] = ManualCheckpoint(
         name="unibind.pt",
         license="MIT for the code; for the weights, trained from ImageBind's, see CC-BY-NC-SA-4.0",

@@ -139,14 +139,23 @@ def test_silence_is_the_floor_and_what_is_filled_up_is_zero_before_scaling(secon
     np.testing.assert_allclose(found[..., 198:], PADDING, atol=1e-6)
 
 
-@pytest.mark.parametrize(("seconds", "starts"), [(5.0, [0, 24_000, 48_000]), (8.0, [0, 48_000, 96_000])])
-def test_the_clips_are_the_first_the_middle_and_the_last_two_seconds(seconds: float, starts: list[int]) -> None:
-    samples = (RNG.normal(size=round(seconds * 16_000)) * np.linspace(0.01, 0.5, round(seconds * 16_000))).astype("f")
+@pytest.mark.parametrize(
+    ("seconds", "starts"), [(3.5, [0, 12_000, 24_000]), (5.0, [0, 24_000, 48_000]), (8.0, [0, 48_000, 96_000])]
+)
+@pytest.mark.parametrize("offset", [0.0, 0.3])
+def test_the_clips_are_the_first_the_middle_and_the_last_two_seconds(
+    seconds: float, starts: list[int], offset: float
+) -> None:
+    count = round(seconds * 16_000)
+    samples = (offset + RNG.normal(size=count) * np.linspace(0.01, 0.5, count)).astype(np.float32)
+    before = samples.copy()
     found = pre.sound(Waveform(samples, 16_000), 128, 204)
+    np.testing.assert_array_equal(samples, before)
+    left = before.astype(np.float64)  # of the sound: upstream's clips share its memory, and are centred one by one
     for clip, start in zip(found, starts, strict=True):
-        part = samples[start : start + 32_000]
-        expected = (kaldi_fbank(part - part.mean(), 16_000, 128).T + 4.268) / 9.138
-        np.testing.assert_allclose(clip[0, :, :198], expected, atol=1e-5)
+        left[start : start + 32_000] -= left[start : start + 32_000].mean()
+        expected = (kaldi_fbank(left[start : start + 32_000].astype(np.float32), 16_000, 128).T + 4.268) / 9.138
+        np.testing.assert_allclose(clip[0, :, :198], expected, atol=2e-4)
 
 
 def test_a_tone_is_loudest_in_the_band_of_its_frequency() -> None:
@@ -172,8 +181,7 @@ def test_sounds_of_other_rates_are_resampled() -> None:
 @pytest.mark.parametrize(("samples", "frames"), [(3200, 18), (400, 1), (399, 1), (1, 1)])
 def test_a_short_sound_is_all_of_each_clip(samples: int, frames: int) -> None:
     found = pre.sound(Waveform(RNG.normal(size=samples).astype(np.float32), 16_000), 128, 204)
-    np.testing.assert_array_equal(found[0], found[1])
-    np.testing.assert_array_equal(found[0], found[2])
+    np.testing.assert_allclose(found[1:], found[[0, 0]], atol=1e-4)
     assert (np.abs(found[0, 0, :, :frames] - PADDING) > 1e-4).any(0).all()
     np.testing.assert_allclose(found[..., frames:], PADDING, atol=1e-6)
 

@@ -1,5 +1,7 @@
 import hashlib
 import os
+import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,26 @@ def test_a_changed_file_is_read_again(tmp_path: Path, hashed: list[str]) -> None
     os.utime(path, ns=(1, 1))
     assert sha256_of_file(path) == expected(path)
     assert len(hashed) == 3
+
+
+def test_a_file_of_the_same_size_and_time_in_its_place_is_read(tmp_path: Path, hashed: list[str]) -> None:
+    path, other = tmp_path / "weights.pth", tmp_path / "other.pth"
+    path.write_bytes(b"one")
+    first = sha256_of_file(path)
+    other.write_bytes(b"two")
+    shutil.copystat(path, other)
+    other.replace(path)
+    assert sha256_of_file(path) == expected(path) != first
+    path.write_bytes(b"six")  # the same inode
+    os.utime(path, ns=(os.stat(path).st_atime_ns, 1))
+    second = os.stat(path)
+    sha256_of_file(path)
+    time.sleep(0.02)  # longer than a tick of the kernel's clock
+    path.write_bytes(b"ten")
+    os.utime(path, ns=(second.st_atime_ns, second.st_mtime_ns))
+    assert (os.stat(path).st_mtime_ns, os.stat(path).st_size) == (second.st_mtime_ns, second.st_size)
+    assert sha256_of_file(path) == expected(path)
+    assert hashed == ["weights.pth"] * 4
 
 
 @pytest.mark.parametrize("note", [b"", b"{", b"[]", b'{"sha256": 5}', b'{"sha256": "ab"}', b"\xff"])
