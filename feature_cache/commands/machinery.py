@@ -19,8 +19,6 @@ from feature_cache.registry import resolve
 
 def default_workers() -> int:
     """One per CPU that this process may use, less one for the encoder, and no more than `MOST_WORKERS`."""
-    if os.name != "posix":
-        return 0  # `RemoteDecoder` hands a socket down, which only POSIX can
     usable = getattr(os, "sched_getaffinity", None)
     cpus = len(usable(0)) if usable else os.cpu_count() or 1
     return min(cpus - 1, MOST_WORKERS)

@@ -11,11 +11,12 @@ from feature_cache.encoders.base import Encoder
 from feature_cache.errors import CacheError, DamagedCacheError
 from feature_cache.extraction.decode import Decoder, Request, decode_here
 from feature_cache.extraction.embedding import Features, embed_items, embed_texts
-from feature_cache.extraction.shard_tasks import ShardTask, rows_of, shard_counts, shard_tasks
+from feature_cache.extraction.shard_tasks import ShardTask, division, rows_of, shard_tasks
 from feature_cache.extraction.storable import as_stored, without_unstorable
 from feature_cache.lock import Share, gate, running
 from feature_cache.manifest import FILE_NAME, Manifest, shard_stem
 from feature_cache.shard_record import Failure
+from feature_cache.unfinished import Unfinished
 from feature_cache.writer import CacheWriter
 
 
@@ -168,8 +169,9 @@ def extract(
     mine = [task for task in tasks if task.number in options.share]
     total = sum(len(task.items) for task in mine)
     manifest = describe(encoder, dataset, options)
-    with running(folder, options.share):
-        writer = CacheWriter(folder, manifest, shard_counts(tasks))
+    plan = Unfinished(manifest, division(tasks))
+    with running(folder, options.share, plan.checksum):
+        writer = CacheWriter(folder, manifest, plan.shards)
         todo = mine if options.overwrite else _reuse(writer, mine, options.retry_failures)
         reused = total - sum(len(task.items) for task in todo)
         if reused:

@@ -67,6 +67,23 @@ def refuse_strangely() -> Waveform:
     raise StrangeError(Path("tones"), "gone")
 
 
+class SpeechlessError(Exception):
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+
+def break_speechlessly() -> Waveform:
+    raise SpeechlessError
+
+
+def break_half_a_character() -> Waveform:
+    raise ValueError("there is no caf\udce9.wav")  # a file name in Latin-1, as Python has it
+
+
+def promise_too_much() -> Waveform:
+    return Waveform(np.empty(1 << 60, np.float32), 8)
+
+
 def broken() -> Waveform:
     raise ValueError("not a\nsound")
 

@@ -135,7 +135,6 @@ def test_missing_package_stops_the_run_rather_than_failing_every_item(
     ("error", "said"),
     [
         (ImportError("libsndfile is broken"), "libsndfile is broken. .*`make extract-deps`"),
-        (MemoryError(), "out of memory with --batch_size=3; choose a smaller one"),
         (MediaError("The tones are gone. Run `make tones`."), "The tones are gone"),
     ],
 )

@@ -111,13 +111,14 @@ def test_every_new_flag_is_explained(capsys: pytest.CaptureFixture[str]) -> None
     assert "--shard=$RANK/$WORLD_SIZE" in said
 
 
-def test_gpu_out_of_memory_says_to_choose_a_smaller_batch(
-    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("of_gpu", [True, False])
+def test_out_of_memory_in_the_forward_pass_says_to_choose_a_smaller_batch(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], of_gpu: bool
 ) -> None:
     torch = pytest.importorskip("torch")
 
     def embed(self: TinyBind, modality: str, batch: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.") if of_gpu else MemoryError
 
     monkeypatch.setattr(TinyBind, "embed", embed)
     assert tiny.extract() == 1
