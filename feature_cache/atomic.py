@@ -14,7 +14,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     try:
         _write(path, data)
     except FileNotFoundError:
-        # Another machine that does not see our locks took it for a dead process's, which it does only when it starts.
+        # A machine that does not see our locks took it for a dead process's, as when it started in this moment.
         _write(path, data)
 
 

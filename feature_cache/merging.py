@@ -7,10 +7,9 @@ from pathlib import Path
 from feature_cache import shards
 from feature_cache.atomic import write_atomically
 from feature_cache.errors import CacheError
-from feature_cache.extraction.run import few_enough
 from feature_cache.lock import Share, running
 from feature_cache.manifest import CLASS_FILE, FILE_NAME, SPLITS, Manifest, record_of, shard_stem
-from feature_cache.shard_record import FIELDS, FinishedShard, items_checksum, read_finished
+from feature_cache.shard_record import FIELDS, FinishedShard, few_enough, items_checksum, read_finished
 from feature_cache.unfinished import Unfinished
 from feature_cache.writer import CacheWriter
 

@@ -31,6 +31,11 @@ class Failure:
     reason: str
 
 
+def few_enough(failures: int, items: int, max_failure_rate: float) -> bool:
+    """Whether a cache with so many failures may be finished."""
+    return failures / items <= max_failure_rate
+
+
 @dataclass(frozen=True)
 class FinishedShard:
     """A shard whose two files are whole and belong together."""

@@ -25,8 +25,7 @@ from feature_cache.manifest import (
     record_of,
     shard_stem,
 )
-from feature_cache.shard_record import Failure as Failure
-from feature_cache.shard_record import has_files, metadata_of, read_finished
+from feature_cache.shard_record import Failure, has_files, metadata_of, read_finished
 from feature_cache.shards import Rows
 from feature_cache.unfinished import UNFINISHED_FILE, Unfinished
 

@@ -13,7 +13,7 @@ from feature_cache.datasets.base import Dataset
 from feature_cache.encoders.base import Encoder
 from feature_cache.extraction.decode import decode_here
 from feature_cache.extraction.decode_pool import MOST_WORKERS, DecodePool
-from feature_cache.extraction.run import Engine, LocalEngine
+from feature_cache.extraction.engine import Engine, LocalEngine
 from feature_cache.registry import resolve
 
 

@@ -17,8 +17,9 @@ from feature_cache.errors import CacheError, UserError
 from feature_cache.extraction.decode import decode_here
 from feature_cache.extraction.decode_pool import DecodePool
 from feature_cache.extraction.embedding import Features
+from feature_cache.extraction.engine import LocalEngine
 from feature_cache.extraction.messages import portable
-from feature_cache.extraction.run import LocalEngine, Options
+from feature_cache.extraction.options import Options
 from feature_cache.extraction.shard_tasks import ShardTask, division, rows_of, shard_tasks
 from feature_cache.manifest import Manifest
 from feature_cache.shards import tensors_bytes

@@ -16,7 +16,9 @@ from feature_cache import CacheError, open_cache
 from feature_cache.commands.machinery import default_workers
 from feature_cache.datasets.base import Item
 from feature_cache.extraction.decode import decode_here
-from feature_cache.extraction.run import LocalEngine, Options, extract
+from feature_cache.extraction.engine import LocalEngine
+from feature_cache.extraction.options import Options
+from feature_cache.extraction.run import extract
 from tests.feature_cache import hazards
 from tests.feature_cache.conftest import Tiny
 from tests.feature_cache.processes import children, wait_for_end
