@@ -1,5 +1,6 @@
 """Functions that open media in ways that a pipeline must survive. In a module of their own: workers import it."""
 
+import ctypes
 import os
 import signal
 import sys
@@ -46,6 +47,12 @@ def hang() -> Waveform:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     while True:
         time.sleep(60)
+
+
+def hang_alone() -> Waveform:
+    """Lets no other thread of the process run."""
+    while True:
+        ctypes.PyDLL(None).sleep(60)
 
 
 def refuse() -> Waveform:

@@ -269,10 +269,11 @@ if __name__ == "__main__":
 """
 
 
-def start_orphans(environment: dict[str, str]) -> tuple["subprocess.Popen[str]", set[int]]:
+def start_orphans(environment: dict[str, str], how: str) -> tuple["subprocess.Popen[str]", set[int]]:
     """A process whose two workers hang; and the workers."""
+    code = ORPHANS.replace("hazards.hang", f"hazards.{how}")
     process = subprocess.Popen(
-        [sys.executable, "-c", ORPHANS], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
@@ -280,8 +281,9 @@ def start_orphans(environment: dict[str, str]) -> tuple["subprocess.Popen[str]",
     return process, children(process.pid)
 
 
-def test_workers_end_when_their_parent_is_killed(subprocess_environment: dict[str, str]) -> None:
-    process, workers = start_orphans(subprocess_environment)
+@pytest.mark.parametrize("how", ["hang", "hang_alone"])
+def test_workers_end_when_their_parent_is_killed(subprocess_environment: dict[str, str], how: str) -> None:
+    process, workers = start_orphans(subprocess_environment, how)
     with process:
         assert len(workers) == 2
         process.kill()
