@@ -96,13 +96,13 @@ class ShardMaker:
         return {name: np.array([value], object) for name, value in row.items()}
 
     def _make(self, number: int) -> int:
-        task, writer = self._tasks[number], self._writer
-        rows = rows_of(task.items)
-        retried = not self._options.overwrite and writer.reuse_shard(
-            task.split, task.index, rows, self._options.retry_failures
+        task, writer, options = self._tasks[number], self._writer, self._options
+        # An actor that died may have made it just before.
+        there = not options.overwrite and writer.reuse_shard(
+            task.split, task.index, rows_of(task.items), options.retry_failures
         )
-        if not retried:
-            self._engine.make(writer, [task], self._options, lambda count: None)
+        if not there:
+            self._engine.make(writer, [task], options, lambda count: None)
         return len(task.items)
 
     @cached_property
