@@ -29,7 +29,9 @@ from feature_cache.encoders.base import Encoder
 from feature_cache.extraction.decode import Array, Decoder, Outcome, Request, decode_here
 from feature_cache.extraction.decode_pool import DecodePool
 from feature_cache.extraction.embedding import embed_items
-from feature_cache.extraction.run import LocalEngine, Options, describe
+from feature_cache.extraction.engine import LocalEngine
+from feature_cache.extraction.options import Options
+from feature_cache.extraction.run import describe
 from feature_cache.extraction.shard_tasks import ShardTask
 from feature_cache.registry import resolve
 from feature_cache.writer import CacheWriter

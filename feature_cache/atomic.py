@@ -11,6 +11,14 @@ SUFFIX = ".tmp"
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Writes a temporary file beside `path` and renames it once its bytes are on the disk."""
+    try:
+        _write(path, data)
+    except FileNotFoundError:
+        # A machine that does not see our locks took it for a dead process's, as when it started in this moment.
+        _write(path, data)
+
+
+def _write(path: Path, data: bytes) -> None:
     # A name of its own, so that two processes cannot mix their bytes; not `tempfile`, whose files are private.
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}{SUFFIX}")
     try:

@@ -230,7 +230,7 @@ def _failed(path: Path) -> dict[str, int]:
     """The items in failures.jsonl by split; {} without a list that can be read."""
     counts = dict.fromkeys(SPLITS, 0)
     try:
-        for line in (path / FAILURES_FILE).read_text(encoding="utf-8").splitlines():
+        for line in (path / FAILURES_FILE).read_bytes().splitlines():  # not of str, which breaks lines within ids
             counts[json.loads(line)["split"]] += 1
     except (OSError, ValueError, KeyError, TypeError):
         return {}

@@ -49,19 +49,22 @@ class Share:
 
 
 @contextmanager
-def running(folder: Path, share: Share) -> Iterator[None]:
-    """One run per share of a cache, and only shares of the same division at once; makes the folder.
+def running(folder: Path, share: Share, work: str = "") -> Iterator[None]:
+    """One run per share of a cache, and only shares of the same division of the same work at once; makes the folder.
 
     Raises `LockedError`, which says who has it, at once.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    if fcntl is None:
+        yield
+        return
     path = folder / share.lock_name
     with gate(folder):
-        _refuse_rivals(folder, share)
+        _refuse_rivals(folder, share, work)
         lock = _lock(path, wait=False)
         if lock is None:
             raise _locked(path)
-        _sign(lock)
+        _sign(lock, work)
     try:
         yield
     finally:
@@ -78,6 +81,9 @@ def gate(folder: Path) -> Iterator[None]:
 @contextmanager
 def held(path: Path) -> Iterator[None]:
     """Locks a file, made if it is not there, after waiting for it; does not remove it if it was renamed meanwhile."""
+    if fcntl is None:  # Windows, where an open file cannot be renamed
+        yield
+        return
     lock = _lock(path, wait=True)
     assert lock is not None
     try:
@@ -88,18 +94,28 @@ def held(path: Path) -> Iterator[None]:
 
 def remove_if_unlocked(path: Path) -> bool:
     """Removes a file unless a living process has locked it; says whether it did."""
+    if fcntl is None:
+        with suppress(OSError):  # Windows removes no file that is open
+            path.unlink()
+        return not path.exists()
     lock = _lock(path, wait=False)
     if lock is not None:
         _release(path, lock)
     return lock is not None
 
 
-def _refuse_rivals(folder: Path, share: Share) -> None:
-    """Removes the locks of the dead; of the living, only another share of the same division may be there."""
+def _refuse_rivals(folder: Path, share: Share, work: str) -> None:
+    """Removes the locks of the dead; of the living, only another share of the same may be there."""
     for path in sorted(folder.glob("extraction-*-of-*.lock")):
-        compatible = path.name.endswith(f"-of-{share.count}.lock") and path.name != share.lock_name
-        if not remove_if_unlocked(path) and not compatible:
+        if remove_if_unlocked(path):
+            continue
+        if not path.name.endswith(f"-of-{share.count}.lock") or path.name == share.lock_name:
             raise _locked(path)
+        if _signature(path).get("work", work) != work:
+            raise LockedError(
+                f"The cache {folder} is being made by {_who(path)} ({path.name}), but not as this run would make it: "
+                "all --shard runs need the same --data_root with the same media, and the same flags."
+            )
 
 
 def _lock(path: Path, wait: bool) -> int | None:
@@ -115,8 +131,6 @@ def _lock(path: Path, wait: bool) -> int | None:
 
 
 def _flock(descriptor: int, wait: bool) -> bool:
-    if fcntl is None:
-        return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError as error:
@@ -139,20 +153,31 @@ def _release(path: Path, descriptor: int) -> None:
     os.close(descriptor)
 
 
-def _sign(descriptor: int) -> None:
+def _sign(descriptor: int, work: str) -> None:
     since = datetime.now().astimezone().isoformat(" ", "seconds")
-    text = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since})
+    text = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since, "work": work})
     with suppress(OSError):  # a full disk locks as well as any
         os.ftruncate(descriptor, 0)
         os.write(descriptor, text.encode())
 
 
-def _locked(path: Path) -> LockedError:
+def _signature(path: Path) -> dict[str, str]:
+    """What `_sign` wrote; empty where the disk was full, or the owner has just left."""
     try:
-        who = "process {pid} on {host} since {since}".format(**json.loads(path.read_text()))
-    except (OSError, ValueError, LookupError):
-        who = "another process"
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _who(path: Path) -> str:
+    try:
+        return "process {pid} on {host} since {since}".format(**_signature(path))
+    except LookupError:
+        return "another process"
+
+
+def _locked(path: Path) -> LockedError:
     return LockedError(
-        f"The cache {path.parent} is being made by {who} ({path.name}). Wait until it ends or stop it, then give the "
-        "same command again; several runs can share the work of one cache with --shard=0/N to --shard=N-1/N."
+        f"The cache {path.parent} is being made by {_who(path)} ({path.name}). Wait until it ends or stop it, then "
+        "give the same command again; several runs can share the work of one cache with --shard=0/N to --shard=N-1/N."
     )

@@ -7,10 +7,9 @@ from pathlib import Path
 from feature_cache import shards
 from feature_cache.atomic import write_atomically
 from feature_cache.errors import CacheError
-from feature_cache.extraction.run import few_enough
 from feature_cache.lock import Share, running
 from feature_cache.manifest import CLASS_FILE, FILE_NAME, SPLITS, Manifest, record_of, shard_stem
-from feature_cache.shard_record import FIELDS, FinishedShard, read_finished
+from feature_cache.shard_record import FIELDS, FinishedShard, few_enough, items_checksum, read_finished
 from feature_cache.unfinished import Unfinished
 from feature_cache.writer import CacheWriter
 
@@ -18,11 +17,12 @@ from feature_cache.writer import CacheWriter
 def merge(sources: Sequence[Path], into: Path, max_failure_rate: float = 0.01) -> Manifest:
     """Copies the shards of all sources into one folder and finishes the cache there.
 
-    Each is read whole and compared with its checksums before it is copied. A merge that was stopped goes on where it
-    was. The sources stay as they are.
+    Each is read whole and compared with its checksums before it is copied; of one that several sources have, the one
+    with the fewest failures is taken. A merge that was stopped goes on where it was. The sources stay as they are.
 
     Raises `CacheError`, leaving what is there unfinished: a source is no part of a cache, or of another one than the
-    first; a shard or the class texts are in none of them; more items failed than are allowed.
+    first, or of the same one divided otherwise; a shard or the class texts are in none of them; more items failed than
+    are allowed.
     """
     parts = [_part(source) for source in sources]
     for source, part in zip(sources[1:], parts[1:], strict=True):
@@ -32,9 +32,8 @@ def merge(sources: Sequence[Path], into: Path, max_failure_rate: float = 0.01) -
     with running(into, Share()):
         writer = CacheWriter(into, whole.manifest, whole.shards)
         for split, index in _shards(whole):
-            if not writer.reuse_shard(split, index, rows=None):
-                _copy_shard(sources, into, split, index, whole.manifest)
-                writer.reuse_shard(split, index, rows=None)
+            _copy_shard(sources, into, split, index, whole)
+            writer.reuse_shard(split, index, rows=None)
         if whole.manifest.label_sets:
             writer.write_classes(**_class_features(sources, parts))
         return _finish(writer, max_failure_rate)
@@ -45,7 +44,15 @@ def _part(source: Path) -> Unfinished:
     if not (source / FILE_NAME).exists():
         return Unfinished.load(source)
     manifest = Manifest.load(source)
-    return Unfinished(manifest, {split: len(manifest.splits[split].shards) for split in SPLITS})
+    return Unfinished(
+        manifest,
+        {split: tuple(_items(source, shard.table_file) for shard in manifest.splits[split].shards) for split in SPLITS},
+    )
+
+
+def _items(source: Path, table: str) -> str:
+    rows, metadata = shards.read_table(source / table)
+    return items_checksum([*rows.ids, *(failure["id"] for failure in metadata.get("failures", ()))])
 
 
 def _bare(part: Unfinished) -> Unfinished:
@@ -57,12 +64,23 @@ def _bare(part: Unfinished) -> Unfinished:
 def _check_same(first: Path, expected: Unfinished, source: Path, found: Unfinished) -> None:
     fields = dict.fromkeys((*FIELDS, *(field.name for field in dataclasses.fields(Manifest))))
     pairs = [(name, getattr(_bare(expected).manifest, name), getattr(_bare(found).manifest, name)) for name in fields]
-    for name, want, have in [*pairs, ("shards", expected.shards, found.shards)]:
+    counts = [("number of shards", _counts(expected), _counts(found))]
+    for name, want, have in [*pairs, *counts]:
         if want != have:
             raise CacheError(
                 f"The caches {first} and {source} are not parts of the same: {name} is {_short(want)} in the first "
                 f"and {_short(have)} in the second. Make them with the same encoder, weights, dataset and flags."
             )
+    for split, index in _shards(expected):
+        if expected.shards[split][index] != found.shards[split][index]:
+            raise CacheError(
+                f"The caches {first} and {source} are not parts of the same: they have other items in the shard "
+                f"{shard_stem(split, index)}. Make them of the same media, with the same --shard_size."
+            )
+
+
+def _counts(part: Unfinished) -> dict[str, int]:
+    return {split: len(part.shards[split]) for split in SPLITS}
 
 
 def _check_complete(sources: Sequence[Path], whole: Unfinished) -> None:
@@ -74,20 +92,21 @@ def _check_complete(sources: Sequence[Path], whole: Unfinished) -> None:
     ]
     if absent:
         raise CacheError(
-            f"{len(absent)} of {sum(whole.shards.values())} shards are in none of {', '.join(map(str, sources))}: "
+            f"{len(absent)} of {sum(_counts(whole).values())} shards are in none of {', '.join(map(str, sources))}: "
             f"{_short(', '.join(absent))}. Give all caches, after the --shard runs that make them have ended."
         )
 
 
 def _shards(whole: Unfinished) -> Iterator[tuple[str, int]]:
-    return ((split, index) for split in SPLITS for index in range(whole.shards[split]))
+    return ((split, index) for split in SPLITS for index in range(len(whole.shards[split])))
 
 
-def _copy_shard(sources: Sequence[Path], into: Path, split: str, index: int, manifest: Manifest) -> None:
-    """From the first source that has it whole; the features first, as the writer does it."""
-    for source in sources:
-        found = read_finished(source, split, index, manifest)
-        if found is not None and _copy(source, into, found):
+def _copy_shard(sources: Sequence[Path], into: Path, split: str, index: int, whole: Unfinished) -> None:
+    """From a source that has it whole."""
+    candidates = ((source, read_finished(source, split, index, whole.manifest)) for source in sources)
+    good = [(source, it) for source, it in candidates if it and it.items == whole.shards[split][index]]
+    for source, found in sorted(good, key=lambda each: len(each[1].failures)):
+        if read_finished(into, split, index, whole.manifest) == found or _copy(source, into, found):
             return
     raise CacheError(
         f"The shard {shard_stem(split, index)} is whole in none of {', '.join(map(str, sources))}: it is damaged, or "
@@ -96,6 +115,7 @@ def _copy_shard(sources: Sequence[Path], into: Path, split: str, index: int, man
 
 
 def _copy(source: Path, into: Path, found: FinishedShard) -> bool:
+    """The features first, as the writer does it; says whether they still were what was found."""
     shard = found.shard
     files = [(shard.features_file, shard.features), (shard.table_file, shard.table)]
     contents = [(source / name).read_bytes() for name, _ in files]

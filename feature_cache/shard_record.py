@@ -1,7 +1,9 @@
 """What a shard on disk says of itself: what it was made from, by what, and which of its items have no row."""
 
 import dataclasses
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,11 @@ class Failure:
     reason: str
 
 
+def few_enough(failures: int, items: int, max_failure_rate: float) -> bool:
+    """Whether a cache with so many failures may be finished."""
+    return failures / items <= max_failure_rate
+
+
 @dataclass(frozen=True)
 class FinishedShard:
     """A shard whose two files are whole and belong together."""
@@ -37,10 +44,24 @@ class FinishedShard:
     rows: Rows
     failures: tuple[Failure, ...]
 
+    @property
+    def items(self) -> str:
+        """The checksum of all of its items, those included that have no row."""
+        return items_checksum([*self.rows.ids, *(failure.id for failure in self.failures)])
+
     def made_from(self, rows: Rows) -> bool:
         """Whether these are all of its items, those included that have no row."""
         failed = {failure.id for failure in self.failures}
         return self.rows == rows.without(failed) and failed <= set(rows.ids)
+
+
+def items_checksum(ids: Iterable[str]) -> str:
+    """SHA-256 of ids, whatever their order: says which of a dataset's items a shard is made of.
+
+    >>> items_checksum(["b", "a"]) == items_checksum(["a", "b"]) != items_checksum(["ab"])
+    True
+    """
+    return hashlib.sha256(json.dumps(sorted(ids)).encode()).hexdigest()
 
 
 def metadata_of(manifest: Manifest, features: FileRecord, failures: Sequence[Failure]) -> dict[str, Any]:

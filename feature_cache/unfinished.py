@@ -1,5 +1,6 @@
 """`unfinished.json`: what the cache in a folder without a manifest is to become. `merge` joins caches by it."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,16 +18,24 @@ class Unfinished:
     """
     Attributes:
         manifest: of the finished cache, without splits; with the record of the class texts if they are there.
-        shards: how many shards each split will have.
+        shards: per split and shard the checksum of its items (`shard_record.items_checksum`).
     """
 
     manifest: Manifest
-    shards: dict[str, int]
+    shards: dict[str, tuple[str, ...]]
 
     def write(self, folder: Path) -> None:
         """Writes it into the folder of a cache."""
+        write_atomically(folder / UNFINISHED_FILE, self._to_json())
+
+    @property
+    def checksum(self) -> str:
+        """Equal for runs that make the same cache in the same shards."""
+        return hashlib.sha256(self._to_json()).hexdigest()
+
+    def _to_json(self) -> bytes:
         fields = {"shards": self.shards, "manifest": json.loads(self.manifest.to_json())}
-        write_atomically(folder / UNFINISHED_FILE, json.dumps(fields, indent=2, ensure_ascii=False).encode())
+        return json.dumps(fields, indent=2, ensure_ascii=False).encode()
 
     @classmethod
     def load(cls, folder: Path) -> "Unfinished":
@@ -34,7 +43,7 @@ class Unfinished:
         path = folder / UNFINISHED_FILE
         try:
             fields = json.loads(path.read_text(encoding="utf-8"))
-            shards: dict[str, int] = decode(dict[str, int], fields["shards"])
+            shards: dict[str, tuple[str, ...]] = decode(dict[str, tuple[str, ...]], fields["shards"])
             manifest = Manifest.from_json(json.dumps(fields["manifest"]))
         except (OSError, ValueError, LookupError, TypeError, RecursionError, SchemaError) as error:
             raise DamagedCacheError(path, f"{type(error).__name__}: {error}") from None

@@ -25,8 +25,7 @@ from feature_cache.manifest import (
     record_of,
     shard_stem,
 )
-from feature_cache.shard_record import Failure as Failure
-from feature_cache.shard_record import has_files, metadata_of, read_finished
+from feature_cache.shard_record import Failure, has_files, metadata_of, read_finished
 from feature_cache.shards import Rows
 from feature_cache.unfinished import UNFINISHED_FILE, Unfinished
 
@@ -52,13 +51,14 @@ class CacheWriter:
     Args:
         folder: `<cache_dir>/<encoder>/<dataset>`; made if it is not there.
         manifest: all of its fields but splits and file records, which the writer adds.
-        shard_counts: per split how many shards there will be, which makes an unfinished cache one that can be merged.
+        division: per split and shard the checksum of its items (`shard_record.items_checksum`), which makes an
+            unfinished cache one that can be merged.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, shard_counts: Mapping[str, int] | None = None) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, division: Mapping[str, tuple[str, ...]] | None = None) -> None:
         self.folder = folder
         self.manifest = manifest
-        self._shard_counts = shard_counts
+        self._division = division
         self._described = False
         self._shards: dict[str, dict[int, Shard]] = {split: {} for split in SPLITS}
         self._failures: dict[str, tuple[Failure, ...]] = {}
@@ -196,9 +196,9 @@ class CacheWriter:
         (self.folder / FILE_NAME).unlink(missing_ok=True)
 
     def _describe(self) -> None:
-        if self._shard_counts is not None:
+        if self._division is not None:
             manifest = dataclasses.replace(self.manifest, class_file=self._class_file)
-            Unfinished(manifest, dict(self._shard_counts)).write(self.folder)
+            Unfinished(manifest, dict(self._division)).write(self.folder)
 
     def _write_failures(self) -> FileRecord | None:
         """Writes `failures.jsonl`, a line of JSON with split, id, modality and reason each; None without failures."""

@@ -15,7 +15,8 @@ from feature_cache.datasets.pocket.likeness import NEAR_DUPLICATE, SIDE, distanc
 from feature_cache.datasets.splits import caption_key
 from feature_cache.encoders.pocket.pocketbind import PocketBind
 from feature_cache.errors import MediaError
-from feature_cache.extraction.run import Options, why_outdated
+from feature_cache.extraction.options import Options
+from feature_cache.extraction.run import why_outdated
 from feature_cache.manifest import SPLITS
 from feature_cache.registry import resolve
 

@@ -16,7 +16,8 @@ from feature_cache.commands.machinery import Machinery, default_workers
 from feature_cache.datasets.base import Dataset
 from feature_cache.encoders.base import PRECISIONS
 from feature_cache.extraction.decode_pool import DECODE_TIMEOUT
-from feature_cache.extraction.run import Options, Report, extract, why_outdated
+from feature_cache.extraction.options import Options
+from feature_cache.extraction.run import Report, extract, why_outdated
 from feature_cache.flags import one_of, parse_strictly, some_of
 from feature_cache.lock import Share
 from feature_cache.manifest import DTYPES, FAILURES_FILE, Manifest

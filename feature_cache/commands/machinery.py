@@ -13,14 +13,12 @@ from feature_cache.datasets.base import Dataset
 from feature_cache.encoders.base import Encoder
 from feature_cache.extraction.decode import decode_here
 from feature_cache.extraction.decode_pool import MOST_WORKERS, DecodePool
-from feature_cache.extraction.run import Engine, LocalEngine
+from feature_cache.extraction.engine import Engine, LocalEngine
 from feature_cache.registry import resolve
 
 
 def default_workers() -> int:
     """One per CPU that this process may use, less one for the encoder, and no more than `MOST_WORKERS`."""
-    if os.name != "posix":
-        return 0  # `RemoteDecoder` hands a socket down, which only POSIX can
     usable = getattr(os, "sched_getaffinity", None)
     cpus = len(usable(0)) if usable else os.cpu_count() or 1
     return min(cpus - 1, MOST_WORKERS)

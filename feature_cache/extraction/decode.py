@@ -17,8 +17,11 @@ Decoded: TypeAlias = dict[str, Array]
 Outcome: TypeAlias = Decoded | Failure
 DecodeMedium: TypeAlias = Callable[[Item, str], Array | str]
 """The medium of an item in one modality, preprocessed; or the reason why it cannot be."""
-NOT_THE_MEDIUM = (ImportError, MemoryError, UserError)
-"""Errors that no other medium would be spared: a package, memory, weights or the dataset's media are missing."""
+NOT_THE_MEDIUM = (ImportError, UserError)
+"""Errors that no other medium would be spared: a package, weights or the dataset's media are missing.
+
+Lack of memory is none: a broken header that promises terabytes looks the same.
+"""
 
 
 @dataclass(frozen=True)
@@ -72,4 +75,13 @@ def decode_medium(encoder: Encoder, item: Item, modality: str) -> Array | str:
     except NOT_THE_MEDIUM:
         raise
     except Exception as error:  # decoders raise whatever they like
-        return " ".join(f"{type(error).__name__}: {error}".split())
+        return _reason(error)
+
+
+def _reason(error: Exception) -> str:
+    try:
+        said = str(error)
+    except Exception:  # theirs may be broken too
+        said = "it cannot say what"
+    # File names need not be UTF-8, but the list of failures has to be.
+    return " ".join(f"{type(error).__name__}: {said}".split()).encode("utf-8", "backslashreplace").decode()

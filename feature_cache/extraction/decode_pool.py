@@ -3,6 +3,7 @@
 A thread of this process looks after each worker, so it is always known which medium a worker died of.
 """
 
+import os
 import pickle
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -18,8 +19,8 @@ from feature_cache.extraction.remote_decoder import RemoteDecoder
 
 DECODE_TIMEOUT = 300.0
 """Seconds that one medium may take."""
-MOST_WORKERS = 16
-"""More are started only if somebody asks for them."""
+MOST_WORKERS = 16 if os.name == "posix" else 0
+"""More are started only if somebody asks for them. None on Windows, where a socket cannot be handed down."""
 
 
 class DecodePool:
@@ -33,10 +34,12 @@ class DecodePool:
         workers: how many processes, at least 1.
         timeout: seconds after which a medium counts as one that cannot be decoded.
 
-    Raises `UserError` if the encoder or an item cannot be sent to another process.
+    Raises `UserError` if the encoder or an item cannot be sent to another process, and on Windows.
     """
 
     def __init__(self, encoder: Encoder, workers: int, timeout: float = DECODE_TIMEOUT) -> None:
+        if not MOST_WORKERS:
+            raise UserError("Worker processes for decoding need Linux or macOS. Use --workers=0.")
         try:
             message = packed(encoder)
         except (pickle.PicklingError, AttributeError, TypeError) as error:

@@ -6,10 +6,11 @@ FD is a socket. First comes an encoder, which is answered by None; then (item, m
 answered by the array, by the reason why there is none, or by an error that stops the run (`NOT_THE_MEDIUM`).
 """
 
+import fcntl
 import os
+import signal
 import socket
 import sys
-import threading
 from typing import Any
 
 from feature_cache.errors import UserError
@@ -19,7 +20,7 @@ from feature_cache.extraction.messages import packed, portable, receive, send
 
 def main() -> None:
     """Ends when the socket or, in the middle of decoding, standard input does: both belong to the parent alone."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _end_with_parent()
     with socket.socket(fileno=int(sys.argv[1])) as channel:
         try:
             _serve(channel)
@@ -28,9 +29,10 @@ def main() -> None:
 
 
 def _end_with_parent() -> None:
-    while os.read(0, 1):
-        pass
-    os._exit(1)
+    """By the signal of an event at standard input: a thread that reads it would wait for decoders that hold the GIL."""
+    signal.signal(signal.SIGIO, signal.SIG_DFL)
+    fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(0, fcntl.F_SETFL, fcntl.fcntl(0, fcntl.F_GETFL) | os.O_ASYNC)
 
 
 def _serve(channel: socket.socket) -> None:

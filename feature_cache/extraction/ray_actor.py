@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import platform
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,9 +17,10 @@ from feature_cache.errors import CacheError, UserError
 from feature_cache.extraction.decode import decode_here
 from feature_cache.extraction.decode_pool import DecodePool
 from feature_cache.extraction.embedding import Features
+from feature_cache.extraction.engine import LocalEngine
 from feature_cache.extraction.messages import portable
-from feature_cache.extraction.run import LocalEngine, Options
-from feature_cache.extraction.shard_tasks import ShardTask, rows_of, shard_counts, shard_tasks
+from feature_cache.extraction.options import Options
+from feature_cache.extraction.shard_tasks import ShardTask, division, rows_of, shard_tasks
 from feature_cache.manifest import Manifest
 from feature_cache.shards import tensors_bytes
 from feature_cache.writer import CacheWriter
@@ -94,13 +96,13 @@ class ShardMaker:
         return {name: np.array([value], object) for name, value in row.items()}
 
     def _make(self, number: int) -> int:
-        task, writer = self._tasks[number], self._writer
-        rows = rows_of(task.items)
-        retried = not self._options.overwrite and writer.reuse_shard(
-            task.split, task.index, rows, self._options.retry_failures
+        task, writer, options = self._tasks[number], self._writer, self._options
+        # An actor that died may have made it just before.
+        there = not options.overwrite and writer.reuse_shard(
+            task.split, task.index, rows_of(task.items), options.retry_failures
         )
-        if not retried:
-            self._engine.make(writer, [task], self._options, lambda count: None)
+        if not there:
+            self._engine.make(writer, [task], options, lambda count: None)
         return len(task.items)
 
     @cached_property
@@ -110,7 +112,7 @@ class ShardMaker:
         encoder = recipe.encoder(recipe.device, recipe.precision, recipe.weights)
         if (found := encoder.weights_sha256()) != self._manifest.weights_sha256:
             raise CacheError(
-                f"The weights of {encoder.name} on the machine {os.uname().nodename} have the checksum {found}, not "
+                f"The weights of {encoder.name} on the machine {platform.node()} have the checksum {found}, not "
                 f"{self._manifest.weights_sha256} as where the extraction was started. Put the same ones there."
             )
         decode = DecodePool(encoder, self._workers, recipe.decode_timeout) if self._workers else decode_here(encoder)
@@ -125,7 +127,7 @@ class ShardMaker:
     @cached_property
     def _writer(self) -> CacheWriter:
         assert self._folder is not None
-        return CacheWriter(self._folder, self._manifest, shard_counts(self._tasks.values()))
+        return CacheWriter(self._folder, self._manifest, division(list(self._tasks.values())))
 
 
 def unpacked_classes(data: bytes) -> Features:

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from feature_cache.errors import UserError
 from feature_cache.extraction.decode_pool import MOST_WORKERS
 from feature_cache.extraction.embedding import Features
+from feature_cache.extraction.options import Options
 from feature_cache.extraction.ray_actor import CLASSES, Recipe, ShardMaker, unpacked_classes
-from feature_cache.extraction.run import Options
 from feature_cache.extraction.shard_tasks import ShardTask
 from feature_cache.manifest import Manifest
 from feature_cache.writer import CacheWriter

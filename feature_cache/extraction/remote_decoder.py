@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import replace
 
 from feature_cache.datasets.base import Item
@@ -49,6 +50,9 @@ class RemoteDecoder:
             except TimeoutError:
                 self._end()
                 return f"the decoder took longer than {self._timeout:g} s"
+            except MemoryError:  # in the middle of an answer, so that nothing after it could be understood
+                self._end()
+                return "MemoryError: what the decoder made of it is too large for this process"
             except (EOFError, ConnectionError):
                 code = self._end()
         return f"the decoder crashed ({_cause(code)})"
@@ -57,8 +61,10 @@ class RemoteDecoder:
         """Ends the process in the middle of whatever it does, and lets no other start; for any thread."""
         with self._changing:
             self._closed = True
-            if self._process is not None:
+            if self._process is not None and self._channel is not None:
                 self._process.kill()
+                with suppress(OSError):
+                    self._channel.shutdown(socket.SHUT_RDWR)  # for a thread whose worker not even SIGKILL ends
 
     def close(self) -> None:
         """Ends the process and frees what is left of it; while no thread is in `decode`."""
@@ -109,8 +115,9 @@ class RemoteDecoder:
 
     def _end(self) -> int:
         """Ends the process and returns its exit code as `subprocess` has it: what it died of if it was dead already."""
-        channel, process = self._channel, self._process
-        self._channel = self._process = None
+        with self._changing:
+            channel, process = self._channel, self._process
+            self._channel = self._process = None
         if channel is None or process is None or process.stdin is None:
             return 0
         process.kill()

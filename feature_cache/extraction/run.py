@@ -4,44 +4,19 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 from feature_cache.datasets.base import Dataset
 from feature_cache.encoders.base import Encoder
 from feature_cache.errors import CacheError, DamagedCacheError
-from feature_cache.extraction.decode import Decoder, Request, decode_here
-from feature_cache.extraction.embedding import Features, embed_items, embed_texts
-from feature_cache.extraction.shard_tasks import ShardTask, rows_of, shard_counts, shard_tasks
-from feature_cache.extraction.storable import as_stored, without_unstorable
-from feature_cache.lock import Share, gate, running
+from feature_cache.extraction.decode import decode_here
+from feature_cache.extraction.engine import Engine, LocalEngine
+from feature_cache.extraction.options import Options
+from feature_cache.extraction.shard_tasks import ShardTask, division, rows_of, shard_tasks
+from feature_cache.lock import gate, running
 from feature_cache.manifest import FILE_NAME, Manifest, shard_stem
-from feature_cache.shard_record import Failure
+from feature_cache.shard_record import Failure, few_enough
+from feature_cache.unfinished import Unfinished
 from feature_cache.writer import CacheWriter
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to extract.
-
-    Attributes:
-        batch_size: media that are embedded at once.
-        dtype: "float16" or "float32", of the stored features.
-        normalize: bring every embedding to length 1 before it is stored.
-        shard_size: rows of a shard, the unit of resuming; a shard is a fixed range of a split's items.
-        overwrite: make every shard again.
-        max_failure_rate: the largest share of items that may fail in a finished cache.
-        retry_failures: make the shards again that miss an item.
-        share: which shards this run makes; whichever run finds the last one there finishes the cache.
-    """
-
-    batch_size: int = 32
-    dtype: str = "float16"
-    normalize: bool = False
-    shard_size: int = 512
-    overwrite: bool = False
-    max_failure_rate: float = 0.01
-    retry_failures: bool = False
-    share: Share = Share()  # noqa: RUF009 (it is frozen)
 
 
 @dataclass(frozen=True)
@@ -65,48 +40,6 @@ class Report:
     seconds: float
     shards: int
     absent: int
-
-
-class Engine(Protocol):
-    """Who makes shards: this process, or processes elsewhere that see the same folder."""
-
-    def make(
-        self, writer: CacheWriter, tasks: Sequence[ShardTask], options: Options, advance: Callable[[int], None]
-    ) -> None:
-        """Brings all of these shards into the writer's folder; `advance(n)` is called when n more items are done."""
-        ...
-
-    def embed_classes(self, manifest: Manifest, options: Options) -> Features:
-        """The embeddings of the class texts: per label set an array."""
-        ...
-
-
-class LocalEngine:
-    """Embeds in this process what `decode` decodes, here or in others."""
-
-    def __init__(self, encoder: Encoder, decode: Decoder) -> None:
-        self._encoder = encoder
-        self._decode = decode
-
-    def make(
-        self, writer: CacheWriter, tasks: Sequence[ShardTask], options: Options, advance: Callable[[int], None]
-    ) -> None:
-        modalities = tuple(writer.manifest.modalities)
-        requests = (Request(task.split, item, modalities) for task in tasks for item in task.items)
-        # Two batches wait while one is embedded, over the ends of shards too.
-        outcomes = self._decode(requests, ahead=2 * options.batch_size)
-        for task in tasks:
-            decoded = embed_items(self._encoder, task.items, outcomes, modalities, options.batch_size, advance)
-            kept, features, undecoded = decoded
-            stored = without_unstorable(task.split, kept, features, options.dtype, options.normalize)
-            kept, features, unstorable = stored
-            failures = _in_order(task, undecoded + unstorable)
-            writer.write_shard(task.split, task.index, rows_of(kept), features, failures)
-
-    def embed_classes(self, manifest: Manifest, options: Options) -> Features:
-        sets = {name: [label.text for label in labels] for name, labels in manifest.label_sets.items()}
-        raw = {name: embed_texts(self._encoder, texts, options.batch_size) for name, texts in sets.items()}
-        return {name: as_stored(features, options.dtype, options.normalize) for name, features in raw.items()}
 
 
 def why_outdated(
@@ -168,8 +101,9 @@ def extract(
     mine = [task for task in tasks if task.number in options.share]
     total = sum(len(task.items) for task in mine)
     manifest = describe(encoder, dataset, options)
-    with running(folder, options.share):
-        writer = CacheWriter(folder, manifest, shard_counts(tasks))
+    plan = Unfinished(manifest, division(tasks))
+    with running(folder, options.share, plan.checksum):
+        writer = CacheWriter(folder, manifest, plan.shards)
         todo = mine if options.overwrite else _reuse(writer, mine, options.retry_failures)
         reused = total - sum(len(task.items) for task in todo)
         if reused:
@@ -212,11 +146,6 @@ def describe(encoder: Encoder, dataset: Dataset, options: Options) -> Manifest:
         classes=dataset.classes,
         open_classes=dataset.open_classes,
     )
-
-
-def few_enough(failures: int, items: int, max_failure_rate: float) -> bool:
-    """Whether a cache with so many failures may be finished."""
-    return failures / items <= max_failure_rate
 
 
 def _changed(folder: Path, dataset: Dataset, absent: Sequence[ShardTask]) -> CacheError:
@@ -263,8 +192,3 @@ def _pause(writer: CacheWriter, options: Options, engine: Engine) -> None:
 def _write_classes(writer: CacheWriter, options: Options, engine: Engine) -> None:
     if writer.manifest.label_sets:
         writer.write_classes(**engine.embed_classes(writer.manifest, options))
-
-
-def _in_order(task: ShardTask, failures: Sequence[Failure]) -> list[Failure]:
-    position = {item.id: at for at, item in enumerate(task.items)}
-    return sorted(failures, key=lambda failure: position[failure.id])

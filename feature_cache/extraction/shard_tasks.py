@@ -1,12 +1,13 @@
 """A dataset as numbered shards: the unit of resuming, and of sharing the work between processes and machines."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from feature_cache.datasets.base import Dataset, Item
 from feature_cache.errors import CacheError
 from feature_cache.manifest import SPLITS
+from feature_cache.shard_record import items_checksum
 from feature_cache.shards import Rows
 
 
@@ -32,10 +33,11 @@ class ShardTask:
 def shard_tasks(dataset: Dataset, size: int) -> list[ShardTask]:
     """All shards of a dataset, `size` items each.
 
-    Raises `CacheError` if there is no item, or two of a split have the same id.
+    Raises `CacheError` if there is no item, two of a split have the same id, or a text is none that can be stored.
     """
     splits = {split: dataset.items(split) for split in SPLITS}
     _check_ids(dataset, splits)
+    _check_texts(dataset, splits)
     tasks: list[ShardTask] = []
     for split, items in splits.items():
         for index, start in enumerate(range(0, len(items), size)):
@@ -43,10 +45,12 @@ def shard_tasks(dataset: Dataset, size: int) -> list[ShardTask]:
     return tasks
 
 
-def shard_counts(tasks: Iterable[ShardTask]) -> dict[str, int]:
-    """How many shards each split has."""
-    counts = Counter(task.split for task in tasks)
-    return {split: counts[split] for split in SPLITS}
+def division(tasks: Sequence[ShardTask]) -> dict[str, tuple[str, ...]]:
+    """Which items are in which shard: per split and shard their checksum."""
+    return {
+        split: tuple(items_checksum(item.id for item in task.items) for task in tasks if task.split == split)
+        for split in SPLITS
+    }
 
 
 def rows_of(items: Sequence[Item]) -> Rows:
@@ -66,3 +70,16 @@ def _check_ids(dataset: Dataset, splits: Mapping[str, Sequence[Item]]) -> None:
             )
     if not any(splits.values()):
         raise CacheError(f"The dataset {dataset.name} has no items in any split.")
+
+
+def _check_texts(dataset: Dataset, splits: Mapping[str, Sequence[Item]]) -> None:
+    """Half characters come from file names that are not UTF-8, and from broken JSON."""
+    for split, items in splits.items():
+        for item in items:
+            try:
+                f"{item.id}{item.caption}".encode()
+            except UnicodeEncodeError:
+                raise CacheError(
+                    f"Ids and captions should be Unicode, but item {item.id!a} in {split} of the dataset "
+                    f"{dataset.name} has the caption {item.caption!a}. Rename the file, or mend the table."
+                ) from None

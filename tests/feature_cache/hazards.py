@@ -1,5 +1,6 @@
 """Functions that open media in ways that a pipeline must survive. In a module of their own: workers import it."""
 
+import ctypes
 import os
 import signal
 import sys
@@ -48,6 +49,12 @@ def hang() -> Waveform:
         time.sleep(60)
 
 
+def hang_alone() -> Waveform:
+    """Lets no other thread of the process run."""
+    while True:
+        ctypes.PyDLL(None).sleep(60)
+
+
 def refuse() -> Waveform:
     raise MediaError("The disk with the tones is not there. Run `make tones`.")
 
@@ -65,6 +72,23 @@ class StrangeError(MediaError):
 
 def refuse_strangely() -> Waveform:
     raise StrangeError(Path("tones"), "gone")
+
+
+class SpeechlessError(Exception):
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+
+def break_speechlessly() -> Waveform:
+    raise SpeechlessError
+
+
+def break_half_a_character() -> Waveform:
+    raise ValueError("there is no caf\udce9.wav")  # a file name in Latin-1, as Python has it
+
+
+def promise_too_much() -> Waveform:
+    return Waveform(np.empty(1 << 60, np.float32), 8)
 
 
 def broken() -> Waveform:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from feature_cache import CacheWriter, ClassLabel, FeatureCache, Manifest, MediaSource, ModalitySpec, Rows, open_cache
-from feature_cache.writer import Failure
+from feature_cache.shard_record import Failure
 
 CAPTIONS = ("a bird", "", "🐦🔥 née", "שלום עולם")
 WIDTHS = {"vision": 6, "text": 5, "audio": 4}

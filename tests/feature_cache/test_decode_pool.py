@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from feature_cache.commands.machinery import default_workers
 from feature_cache.datasets.base import Item
 from feature_cache.encoders.pocket.pocketbind import PocketBind
 from feature_cache.errors import MediaError, UserError
+from feature_cache.extraction import messages, remote_decoder
 from feature_cache.extraction.decode import Outcome, Request, decode_here
 from feature_cache.extraction.decode_pool import DecodePool
 from feature_cache.shard_record import Failure
@@ -109,6 +111,40 @@ def test_medium_that_crashes_its_decoder_fails_alone(pool: DecodePool, opener: o
     assert [outcome["audio"][0] for outcome in others] == [0, 1, 3, 4, 5, 6, 7]
 
 
+@pytest.mark.parametrize(
+    ("opener", "said"),
+    [
+        (hazards.break_speechlessly, "SpeechlessError: it cannot say what"),
+        (hazards.break_half_a_character, "ValueError: there is no caf\\udce9.wav"),
+        (hazards.promise_too_much, "MemoryError: Unable to allocate 4.00 EiB"),
+    ],
+)
+def test_reason_is_text_that_can_be_stored_whatever_was_raised(pool: DecodePool, opener: object, said: str) -> None:
+    requests = [Request("train", item("a", opener), AUDIO)]
+    for decode in (pool, decode_here(TinyBind())):
+        (outcome,) = decode(requests, 0)
+        assert reason(outcome).startswith(said)
+        assert reason(outcome).encode().decode() == reason(outcome)
+
+
+def test_answer_that_is_too_large_for_this_process_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = messages._read
+
+    def short_of_memory(channel: object, size: int) -> bytearray:
+        if size == 4 * 300_000:
+            raise MemoryError
+        return read(channel, size)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(messages, "_read", short_of_memory)
+    openers = [partial(hazards.sound, 1), partial(hazards.large_sound, 300_000), partial(hazards.sound, 2)]
+    with DecodePool(TinyBind(), 1) as pool:
+        first, large, last = run(pool, [item(str(i), opener) for i, opener in enumerate(openers)])
+    assert "too large" in reason(large)
+    assert not isinstance(first, Failure)
+    assert not isinstance(last, Failure)
+    assert (first["audio"][0], last["audio"][0]) == (1, 2)
+
+
 def test_crash_that_does_not_happen_again_costs_nothing(pool: DecodePool, tmp_path: Path) -> None:
     (outcome,) = run(pool, [item("a", partial(hazards.die_once, tmp_path / "marker"))])
     assert not isinstance(outcome, Failure)
@@ -190,6 +226,30 @@ def test_leaving_the_pool_ends_the_workers_in_the_middle_of_a_medium() -> None:
     assert not any(map(alive, workers))
 
 
+def test_worker_that_no_signal_ends_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = children(os.getpid())
+    monkeypatch.setattr(remote_decoder, "ENDING", 0.1)
+    with DecodePool(TinyBind(), 1) as pool:
+        openers = [partial(hazards.sound, 1), hazards.hang]
+        outcomes = pool([Request("train", item(str(i), opener), AUDIO) for i, opener in enumerate(openers)], 1)
+        next(outcomes)
+        time.sleep(0.3)
+        workers = children(os.getpid()) - before
+        assert len(workers) == 1
+        monkeypatch.setattr(subprocess.Popen, "kill", lambda self: None)
+        start = time.monotonic()
+    assert time.monotonic() - start < 2
+    assert not wait_for_end(workers)  # here the end of its standard input does it
+
+
+def test_worker_processes_are_refused_where_they_are_impossible(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("feature_cache.extraction.decode_pool.MOST_WORKERS", 0)  # as on Windows
+    monkeypatch.setattr("feature_cache.commands.machinery.MOST_WORKERS", 0)
+    with pytest.raises(UserError, match="need Linux or macOS. Use --workers=0"):
+        DecodePool(TinyBind(), 1)
+    assert default_workers() == 0
+
+
 ORPHANS = """
 import sys, time
 from functools import partial
@@ -209,10 +269,11 @@ if __name__ == "__main__":
 """
 
 
-def start_orphans(environment: dict[str, str]) -> tuple["subprocess.Popen[str]", set[int]]:
+def start_orphans(environment: dict[str, str], how: str) -> tuple["subprocess.Popen[str]", set[int]]:
     """A process whose two workers hang; and the workers."""
+    code = ORPHANS.replace("hazards.hang", f"hazards.{how}")
     process = subprocess.Popen(
-        [sys.executable, "-c", ORPHANS], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
@@ -220,8 +281,9 @@ def start_orphans(environment: dict[str, str]) -> tuple["subprocess.Popen[str]",
     return process, children(process.pid)
 
 
-def test_workers_end_when_their_parent_is_killed(subprocess_environment: dict[str, str]) -> None:
-    process, workers = start_orphans(subprocess_environment)
+@pytest.mark.parametrize("how", ["hang", "hang_alone"])
+def test_workers_end_when_their_parent_is_killed(subprocess_environment: dict[str, str], how: str) -> None:
+    process, workers = start_orphans(subprocess_environment, how)
     with process:
         assert len(workers) == 2
         process.kill()

@@ -13,7 +13,8 @@ from feature_cache import CacheError, open_cache
 from feature_cache.datasets.base import Item
 from feature_cache.extraction.decode import Request, decode_here
 from feature_cache.extraction.embedding import embed_items
-from feature_cache.extraction.run import Options, extract
+from feature_cache.extraction.options import Options
+from feature_cache.extraction.run import extract
 from tests.feature_cache.conftest import Tiny
 from tests.feature_cache.tiny import COUNTS, FIRST, SHARDS, TONES, TinyBind, Tones, write_tones
 

@@ -12,7 +12,9 @@ import pytest
 from feature_cache import CacheError, MediaError, open_cache
 from feature_cache.datasets.base import Item, Waveform
 from feature_cache.errors import UserError
-from feature_cache.extraction.run import Options, extract
+from feature_cache.extraction.options import Options
+from feature_cache.extraction.run import extract
+from feature_cache.inspection import inspect
 from tests.feature_cache.conftest import Tiny
 from tests.feature_cache.tiny import TONES, TinyBind, Tones, break_medium
 
@@ -135,7 +137,6 @@ def test_missing_package_stops_the_run_rather_than_failing_every_item(
     ("error", "said"),
     [
         (ImportError("libsndfile is broken"), "libsndfile is broken. .*`make extract-deps`"),
-        (MemoryError(), "out of memory with --batch_size=3; choose a smaller one"),
         (MediaError("The tones are gone. Run `make tones`."), "The tones are gone"),
     ],
 )
@@ -283,3 +284,20 @@ def test_embedding_of_the_wrong_width_is_refused(
     said = capsys.readouterr().err
     assert "tinybind should embed 2 media of the modality text, from 'train0' on, as an array [2, 4]" in said
     assert "returned [2, 7]" in said
+
+
+def test_failure_whose_id_has_a_line_separator_is_one_line(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    media: list[dict[str, Any]] = [{"audio": partial(np.load, "nowhere")}, {"audio": lambda: Waveform(np.ones(3), 8)}]
+    items = [Item(f"{i}\u2028\x85", "x", media=medium) for i, medium in enumerate(media)]
+    monkeypatch.setattr(Tones, "items", lambda self, split: items)
+    assert tiny.extract("--max_failure_rate=0.5") == 0
+    assert inspect(tiny.cache).failed == {"train": 1, "validation": 1, "test": 1}
+
+
+def test_id_that_is_no_unicode_is_named_before_anything_is_done(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Tones, "items", lambda self, split: [Item("caf\udce9", "x")])
+    assert tiny.extract() == 1
+    assert r"item 'caf\udce9' in train of the dataset tones" in capsys.readouterr().err
+    assert not tiny.cache.exists()

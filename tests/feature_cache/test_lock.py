@@ -107,6 +107,23 @@ def test_temporary_of_a_living_writer_is_left_alone_and_that_of_a_dead_one_remov
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("alive", b"data")]
 
 
+def test_temporary_removed_by_a_machine_that_does_not_see_our_locks_is_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync, removed = os.fsync, []
+
+    def remove_once(descriptor: int) -> None:
+        fsync(descriptor)
+        if not removed:
+            removed.extend(tmp_path.glob("*.tmp"))
+            removed[0].unlink()
+
+    monkeypatch.setattr("os.fsync", remove_once)
+    write_atomically(tmp_path / "file", b"data")
+    assert len(removed) == 1
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("file", b"data")]
+
+
 def test_without_flock_nothing_is_locked_and_everything_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "fcntl", None)
     with running(tmp_path, Share()):

@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -104,6 +105,26 @@ def test_second_run_of_the_same_cache_says_who_is_at_it_and_changes_nothing(
     said = capsys.readouterr().err
     assert said.count(f"tones: The cache {tiny.cache} is being made by process") == 2
     assert tiny.files() == before
+
+
+@pytest.mark.parametrize("flag", ["--shard_size=5", "--dtype=float32"])
+def test_share_of_other_work_is_refused_while_one_is_at_it(
+    tiny: Tiny, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, flag: str
+) -> None:
+    embed, codes = TinyBind.embed, []
+
+    def embed_meanwhile(self: TinyBind, modality: str, batch: Any) -> Any:
+        with monkeypatch.context() as patched:
+            patched.setattr(TinyBind, "embed", embed)
+            if not codes:
+                codes.append(tiny.extract("--shard=1/3", flag))
+                codes.append(tiny.extract("--shard=1/3"))
+        return embed(self, modality, batch)
+
+    monkeypatch.setattr(TinyBind, "embed", embed_meanwhile)
+    assert tiny.extract("--shard=0/3") == 0
+    assert codes == [1, 0]
+    assert "(extraction-0-of-3.lock), but not as this run would make it" in capsys.readouterr().err
 
 
 def test_two_processes_told_the_same_do_not_do_it_twice(
@@ -221,7 +242,7 @@ def test_damaged_class_texts_are_taken_from_another_part(
 
 @pytest.mark.parametrize(
     ("flags", "field"),
-    [(["--dtype=float32"], "dtype"), (["--normalize"], "normalized"), (["--shard_size=5"], "shards")],
+    [(["--dtype=float32"], "dtype"), (["--normalize"], "normalized"), (["--shard_size=5"], "number of shards")],
 )
 def test_parts_of_different_caches_are_not_mixed(
     tiny: Tiny, parts: list[Path], capsys: pytest.CaptureFixture[str], flags: list[str], field: str
@@ -232,6 +253,48 @@ def test_parts_of_different_caches_are_not_mixed(
     assert merge([parts[0], other / "tinybind" / "tones", parts[2]], tiny.cache) == 1
     assert f"are not parts of the same: {field} is " in capsys.readouterr().err
     assert not tiny.cache.exists()
+
+
+@pytest.mark.parametrize("sizes", [(5, 6), (6, 5)])
+def test_parts_of_as_many_shards_but_of_other_sizes_are_not_mixed(
+    tiny: Tiny, capsys: pytest.CaptureFixture[str], sizes: tuple[int, int]
+) -> None:
+    folders = [tiny.cache_dir.parent / f"part{index}" for index in range(2)]
+    for index, (folder, size) in enumerate(zip(folders, sizes, strict=True)):
+        assert tiny.extract(f"--cache_dir={folder}", f"--shard={index}/2", f"--shard_size={size}") == 0
+    parts = [folder / "tinybind" / "tones" for folder in folders]
+    assert [len(list(part.glob("*.parquet"))) for part in parts] == [2, 2]
+    assert merge(parts, tiny.cache) == 1
+    assert "they have other items in the shard train-00000" in capsys.readouterr().err
+    assert not tiny.cache.exists()
+
+
+def test_shard_of_an_earlier_division_is_not_taken(tiny: Tiny, alone: dict[str, bytes], parts: list[Path]) -> None:
+    old = tiny.cache_dir.parent / "old"
+    assert tiny.extract(f"--cache_dir={old}", "--shard_size=3") == 0
+    for path in (old / "tinybind" / "tones").glob("train-00001.*"):
+        shutil.copy(path, parts[0])
+    assert merge(parts, tiny.cache) == 0
+    assert tiny.files() == alone
+
+
+def test_parts_whose_failures_were_retried_replace_what_an_earlier_merge_took(
+    tiny: Tiny, alone: dict[str, bytes]
+) -> None:
+    folders = [tiny.cache_dir.parent / f"part{index}" for index in range(2)]
+    parts = [folder / "tinybind" / "tones" for folder in folders]
+    medium = tiny.data_root / "tones" / "train3.npy"
+    healthy = medium.read_bytes()
+    break_medium(tiny.data_root, "train3")
+    for index, folder in enumerate(folders):
+        assert tiny.extract(f"--cache_dir={folder}", f"--shard={index}/2") == 0
+    assert merge(parts, tiny.cache) == 1
+    broken = parts[0].with_name("broken")
+    shutil.copytree(parts[0], broken)
+    medium.write_bytes(healthy)
+    assert tiny.extract(f"--cache_dir={folders[0]}", "--shard=0/2", "--retry_failures") == 0
+    assert merge([broken, *parts], tiny.cache) == 0  # of two that have a shard, the one without failures
+    assert tiny.files() == alone
 
 
 def test_parts_of_other_weights_are_not_mixed(

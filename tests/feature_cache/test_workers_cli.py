@@ -16,7 +16,9 @@ from feature_cache import CacheError, open_cache
 from feature_cache.commands.machinery import default_workers
 from feature_cache.datasets.base import Item
 from feature_cache.extraction.decode import decode_here
-from feature_cache.extraction.run import LocalEngine, Options, extract
+from feature_cache.extraction.engine import LocalEngine
+from feature_cache.extraction.options import Options
+from feature_cache.extraction.run import extract
 from tests.feature_cache import hazards
 from tests.feature_cache.conftest import Tiny
 from tests.feature_cache.processes import children, wait_for_end
@@ -111,13 +113,14 @@ def test_every_new_flag_is_explained(capsys: pytest.CaptureFixture[str]) -> None
     assert "--shard=$RANK/$WORLD_SIZE" in said
 
 
-def test_gpu_out_of_memory_says_to_choose_a_smaller_batch(
-    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("of_gpu", [True, False])
+def test_out_of_memory_in_the_forward_pass_says_to_choose_a_smaller_batch(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], of_gpu: bool
 ) -> None:
     torch = pytest.importorskip("torch")
 
     def embed(self: TinyBind, modality: str, batch: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.") if of_gpu else MemoryError
 
     monkeypatch.setattr(TinyBind, "embed", embed)
     assert tiny.extract() == 1

@@ -26,8 +26,8 @@ from feature_cache import (
     open_cache,
 )
 from feature_cache.atomic import write_atomically
+from feature_cache.shard_record import Failure
 from feature_cache.shards import SCHEMA, read_table, table_bytes
-from feature_cache.writer import Failure
 
 MANIFEST = Manifest(
     encoder="mine",
