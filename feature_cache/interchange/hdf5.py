@@ -23,6 +23,7 @@ from jaxtyping import Float
 from feature_cache.datasets.ucf101 import in_words
 from feature_cache.errors import CacheError
 from feature_cache.interchange.base import (
+    LEFT_OUT,
     Array,
     Block,
     Incoming,
@@ -373,10 +374,7 @@ def _create(file: Any, key: str, value: Array) -> None:
 
 
 def _left_out(cache: FeatureCache) -> list[str]:
-    notes = [
-        "The layout has no place for the encoder's weights, precision and normalisation, for licences, scales and the order of the "
-        "rows."
-    ]
+    notes = [LEFT_OUT, "Nor for the order of the rows."]
     if cache.manifest.dataset not in ("tvl",) or cache.manifest.encoder not in NAMED:
         notes.append("Nor for captions.")
     if cache.open_class_names:

@@ -14,15 +14,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 import extract_features
+from feature_cache.commands.download import _bars
 from feature_cache.datasets.clotho import Clotho
 from feature_cache.datasets.nyudv2 import NyuDepthV2
 from feature_cache.datasets.tvl import Tvl
 from feature_cache.datasets.ucf101 import Ucf101
 from feature_cache.datasets.vggsound_s import VggSoundS
 from feature_cache.sources import vggsound
+from feature_cache.sources.fetch import Work
 from feature_cache.sources.inventory import count
+from feature_cache.sources.plan import Part, Step
 from feature_cache.sources.provenance import PROVENANCE, Hub, Url
 from feature_cache.sources.ucf101 import SPLITS
 from tests import raw_datasets
@@ -277,6 +281,34 @@ def test_a_disk_that_is_too_small_is_said_before_anything_is_fetched(
     code, said = download("nyudv2", "--yes")
     assert code == 1 and "nyudv2 needs about 30.0 GB more" in said and "1.0 GB are free" in said
     assert not site.fetched()
+
+
+def test_archives_of_unknown_size_count_beside_what_comes_out_of_them(
+    site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, download: Download
+) -> None:
+    """Also when the tables, which are most of the steps and hardly any of the bytes, are there."""
+    serve_clotho(site, monkeypatch, tmp_path)
+    clotho = tmp_path / "media/clotho"
+    clotho.mkdir(parents=True)
+    for split in ("development", "evaluation"):
+        shutil.copy(tmp_path / f"raw/clotho/clotho_captions_{split}.csv", clotho)
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10 * 10**9))
+    code, said = download("clotho", "--yes")
+    assert code == 1 and "clotho needs about 15.6 GB more" in said and not site.fetched()
+
+
+def test_progress_of_thousands_of_files_is_not_summed_up_each_time() -> None:
+    parts = [Part(f"clip{number}.avi", "http://x", 10) for number in range(20_000)]
+    console = Console(file=io.StringIO())
+    with _bars(Work(tuple(Step((part,), unpack=False) for part in parts), 0), console) as bars:
+        started = time.process_time()
+        for part in parts:
+            bars.fetched(part, 4, 10)
+            bars.fetched(part, 10, 10)
+        assert time.process_time() - started < 10
+        (task,) = bars._bars.tasks
+        assert (task.completed, task.total) == (200_000, 200_000)
 
 
 def test_a_hub_that_is_not_there_is_one_paragraph(monkeypatch: pytest.MonkeyPatch, download: Download) -> None:
