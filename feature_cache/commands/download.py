@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Lock
 
 from rich.console import Console
 from rich.progress import (
@@ -171,19 +170,15 @@ class _Bars:
         self._bars = bars
         self._sizes = {part: part.size or 0 for step in work.todo for part in step.parts}
         self._done: dict[Part, int] = {}
-        self._total_size, self._total_done = work.size, 0
-        self._adding = Lock()
         self._all = bars.add_task("everything", total=work.size or None)
         self._unpacking: dict[Part, TaskID] = {}
 
     def fetched(self, part: Part, done: int, total: int | None) -> None:
-        size = max(total or 0, done, part.size or 0)
-        with self._adding:  # several files come at once, of thousands that nobody should sum up each time
-            self._total_size += size - self._sizes[part]
-            self._total_done += done - self._done.get(part, 0)
-            self._sizes[part], self._done[part] = size, done
-        name, sums = part.path.rpartition("/")[2], (self._total_size, self._total_done)
-        self._bars.update(self._all, description=f"fetching {name}", total=sums[0], completed=sums[1])
+        self._sizes[part] = max(total or 0, done, part.size or 0)
+        self._done[part] = done
+        name = part.path.rpartition("/")[2]
+        total_size, total_done = sum(self._sizes.values()), sum(self._done.values())
+        self._bars.update(self._all, description=f"fetching {name}", total=total_size, completed=total_done)
 
     def unpacked(self, part: Part, done: int, total: int) -> None:
         if part not in self._unpacking:

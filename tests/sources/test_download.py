@@ -14,19 +14,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 import extract_features
-from feature_cache.commands.download import _bars
 from feature_cache.datasets.clotho import Clotho
 from feature_cache.datasets.nyudv2 import NyuDepthV2
 from feature_cache.datasets.tvl import Tvl
 from feature_cache.datasets.ucf101 import Ucf101
 from feature_cache.datasets.vggsound_s import VggSoundS
 from feature_cache.sources import vggsound
-from feature_cache.sources.fetch import Work
 from feature_cache.sources.inventory import count
-from feature_cache.sources.plan import Part, Step
 from feature_cache.sources.provenance import PROVENANCE, Hub, Url
 from feature_cache.sources.ucf101 import SPLITS
 from tests import raw_datasets
@@ -296,19 +292,6 @@ def test_archives_of_unknown_size_count_beside_what_comes_out_of_them(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10 * 10**9))
     code, said = download("clotho", "--yes")
     assert code == 1 and "clotho needs about 15.6 GB more" in said and not site.fetched()
-
-
-def test_progress_of_thousands_of_files_is_not_summed_up_each_time() -> None:
-    parts = [Part(f"clip{number}.avi", "http://x", 10) for number in range(20_000)]
-    console = Console(file=io.StringIO())
-    with _bars(Work(tuple(Step((part,), unpack=False) for part in parts), 0), console) as bars:
-        started = time.process_time()
-        for part in parts:
-            bars.fetched(part, 4, 10)
-            bars.fetched(part, 10, 10)
-        assert time.process_time() - started < 10
-        (task,) = bars._bars.tasks
-        assert (task.completed, task.total) == (200_000, 200_000)
 
 
 def test_a_hub_that_is_not_there_is_one_paragraph(monkeypatch: pytest.MonkeyPatch, download: Download) -> None:
