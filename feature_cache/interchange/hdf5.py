@@ -297,7 +297,7 @@ def _blocks(path: Path, keys: Sequence[Key], layout: Layout, labels: Labels, wid
             part = keys[start : start + size]
             items = np.stack([_item(path, file, key, len(layout.modalities), width) for key in part])
             features = {modality: items[:, row] for row, modality in enumerate(layout.modalities)}
-            known = _row_labels(path, part, labels, features)
+            known = _row_labels(path, part, layout, labels, features)
             yield Rows([key.id for key in part], _captions(part, layout, labels, known), known), features
 
 
@@ -315,8 +315,13 @@ def _misfit(path: Path, key: str, wanted: str, found: object) -> CacheError:
     )
 
 
-def _row_labels(path: Path, keys: Sequence[Key], labels: Labels, features: Mapping[str, Array]) -> list[int]:
-    """A key's class by its name; without names, the class whose text has the embedding that the item's text has."""
+def _row_labels(
+    path: Path, keys: Sequence[Key], layout: Layout, labels: Labels, features: Mapping[str, Array]
+) -> list[int]:
+    """A key's class by its name; without names, the class whose text has the embedding that the item's text has.
+
+    In the reference's datasets there is one; in others, an item whose text is its own has no class.
+    """
     if not labels.classes or labels.features is None:
         return [-1] * len(keys)
     if keys[0].name is not None:
@@ -327,13 +332,14 @@ def _row_labels(path: Path, keys: Sequence[Key], labels: Labels, features: Mappi
     squares = (classes**2).sum(axis=1)
     distances = (texts**2).sum(axis=1)[:, None] + squares - 2 * texts @ classes.T
     alike = distances <= ALIKE**2 * squares
-    for key, count in zip(keys, alike.sum(axis=1), strict=True):
-        if count != 1:
+    counts = alike.sum(axis=1)
+    for key, count in zip(keys, counts, strict=True):
+        if count != 1 and layout.texts is not None:
             raise CacheError(
                 f"{path}: the text of {key.id!r} should be embedded as that of one class is, which is how its class is "
                 f"known, but {count} classes have such an embedding. The class file belongs to other features?"
             )
-    return [int(index) for index in alike.argmax(axis=1)]
+    return [int(index) for index in np.where(counts == 1, alike.argmax(axis=1), -1)]
 
 
 def _captions(keys: Sequence[Key], layout: Layout, labels: Labels, known: Sequence[int]) -> list[str]:

@@ -213,6 +213,13 @@ def test_clotho_ids_end_at_the_first_dot_and_those_that_collide_are_told_apart(t
     assert [(item.id, item.caption) for item in dataset.items("test")] == [("x", "dogs")]
 
 
+def test_clotho_takes_a_sound_that_is_listed_twice_once_with_its_first_caption(tmp_path: Path) -> None:
+    for split in ("development", "evaluation"):
+        empty(tmp_path / "clotho" / split / "a.wav")
+        write_clotho_split(tmp_path, split, [["a.wav", "first", "x"], ["a.wav", "second", "x"]])
+    assert [(item.id, item.caption) for item in Clotho(tmp_path).items("train")] == [("a", "first")]
+
+
 def test_clotho_finds_files_whose_accents_are_spelled_in_another_way(tmp_path: Path) -> None:
     name = "Café à Zürich.wav"
     apart, together = unicodedata.normalize("NFD", name), unicodedata.normalize("NFC", name)

@@ -137,6 +137,17 @@ def test_a_text_that_is_no_classs_is_refused(tmp_path: Path, capsys: pytest.Capt
     assert repr(item) in said
 
 
+def test_items_of_another_dataset_whose_texts_are_their_own_have_no_class(tmp_path: Path) -> None:
+    cache = write_cache(tmp_path / "cache", {"text": 4, "audio": 4}, encoder="unibind", open_classes=0)
+    out = exported(cache, tmp_path / "out")
+    named = [f"--path={out}", "--encoder=unibind", "--dataset=birds", "--modalities=text,audio"]
+    assert extract_features.main(["import", "--from=hdf5", *named, f"--cache_dir={tmp_path}"]) == 0
+    back = open_cache(tmp_path / "unibind" / "birds")
+    assert back.class_names == cache.class_names and set(back.labels("train")) == {-1}
+    assert np.asarray(back.class_features).tobytes() == np.asarray(cache.class_features).tobytes()
+    assert np.array_equal(back.features("train", "audio"), cache.features("train", "audio"))
+
+
 def test_without_a_class_file_the_first_items_texts_stand_for_the_classes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
