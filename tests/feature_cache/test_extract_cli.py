@@ -210,6 +210,20 @@ def test_commands_of_the_error_message_can_be_pasted_whatever_the_folder_is_call
     assert checkout[3:] == [str(folder)]
 
 
+def test_imported_features_are_not_replaced_unasked(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tiny.extract() == 0
+    out = tiny.cache_dir.parent / "out"
+    assert extract_features.main(["export", "--to=npz", f"--cache={tiny.cache}", f"--path={out}"]) == 0
+    named = ["--encoder=tinybind", "--dataset=tones", f"--cache_dir={tiny.cache_dir}", "--overwrite"]
+    assert extract_features.main(["import", "--from=npz", f"--path={out}", *named]) == 0
+    before = tiny.files()
+    capsys.readouterr()
+    assert "imported" in said_of_a_failure(tiny, capsys)
+    assert tiny.files() == before
+    assert tiny.extract("--overwrite") == 0
+    assert open_cache(tiny.cache).manifest.preprocessing_version != "unknown"
+
+
 def test_commands_of_the_error_message_are_understood_whoever_made_the_cache(tmp_path: Path) -> None:
     """A table of pairs made that of a dataset, and an import that of an encoder, which no registry has."""
     for name in ("imagebind/esc50", "imagebind/birds", "mine/birds", "mine/esc50"):
