@@ -131,7 +131,11 @@ class _Transfer:
         """Appends what one answer of the server brings. Raises `_Lost` for what another try may mend."""
         if self._total is not None and self._done > self._total:
             self._start_over()
-        with self._open() as response:
+        response = self._open()
+        if response is None:
+            self._total = self._done
+            return
+        with response:
             self._prepare(response)
             while block := _reading(response):
                 self._part.write(block)
@@ -139,11 +143,15 @@ class _Transfer:
         self._part.flush()
         if self._total is None:
             self._total = self._done  # neither announced nor cut into chunks: it ends with the connection
+        if self._done > self._total:  # of an answer that did not announce its length
+            done = self._done
+            self._start_over()
+            self._check_total(done)
         if self._done < self._total:
             raise _Lost(f"the connection ended after {self._done} of {self._total} bytes")
 
-    def _open(self) -> http.client.HTTPResponse:
-        """Asks for what is missing."""
+    def _open(self) -> http.client.HTTPResponse | None:
+        """Asks for what is missing; None if the server says that nothing is."""
         headers = {"User-Agent": "cmcl_jax", "Accept-Encoding": "identity"}
         if done := self._done:
             headers["Range"] = f"bytes={done}-"
@@ -156,6 +164,8 @@ class _Transfer:
         except urllib.error.HTTPError as error:
             error.close()
             if error.code == 416:  # nothing is left, or the file has become shorter
+                if error.headers.get("Content-Range") == f"bytes */{done}":
+                    return None
                 self._start_over()
                 raise _Lost("the server says that the file is shorter than what is here") from error
             if error.code in _BUSY:
@@ -173,9 +183,9 @@ class _Transfer:
         total = int(length) if length and length.isdecimal() else None
         if response.status == 206:
             found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
-            if not found or int(found[1]) != self._done:
+            if not found or int(found[1]) != self._done or self._is_other_version(response):
                 self._start_over()
-                raise _Lost("the server sent another part of the file than it was asked for")
+                raise _Lost("the server sent another part of the file than it was asked for, or of another file")
             total = int(found[2]) if found[2] != "*" else total and self._done + total
         else:
             self._start_over()
@@ -194,12 +204,15 @@ class _Transfer:
 
     def _remember(self, response: http.client.HTTPResponse) -> None:
         """Keeps what tells this version of the file from others, so that two are never mixed."""
-        etag = response.headers.get("ETag", "")
-        mark = etag if etag.startswith('"') else response.headers.get("Last-Modified", "")  # W/"…" promises no bytes
-        if mark:
+        if mark := _mark(response):
             self._validator.write_text(mark, encoding="latin-1")
         else:
             self._validator.unlink(missing_ok=True)
+
+    def _is_other_version(self, response: http.client.HTTPResponse) -> bool:
+        """For servers that send a part of whatever file is there now, whatever If-Range says."""
+        known = self._validator.read_text(encoding="latin-1") if self._validator.exists() else ""
+        return bool(known and _mark(response) and known != _mark(response))
 
     def _check_space(self) -> None:
         if self._total is not None:
@@ -209,6 +222,7 @@ class _Transfer:
 
     def _start_over(self) -> None:
         self._part.truncate(0)
+        self._validator.unlink(missing_ok=True)
 
     def _finish(self) -> None:
         self._part.flush()
@@ -238,6 +252,12 @@ def _reading(response: http.client.HTTPResponse) -> bytes:
         return response.read1(_BLOCK)
     except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
         raise _Lost(f"the connection broke ({type(error).__name__})") from error
+
+
+def _mark(response: http.client.HTTPResponse) -> str:
+    etag: str = response.headers.get("ETag", "")
+    modified: str = response.headers.get("Last-Modified", "")
+    return etag if etag.startswith('"') else modified  # W/"…" promises no bytes
 
 
 def _wait(error: urllib.error.HTTPError) -> float:

@@ -14,6 +14,7 @@ from feature_cache.flags import one_of, parse_strictly
 from feature_cache.interchange import EXPORTS, IMPORTS
 from feature_cache.manifest import DTYPES, FILE_NAME
 from feature_cache.registry import resolve
+from feature_cache.unfinished import UNFINISHED_FILE
 
 IMPORT_EXAMPLES = """
 examples:
@@ -57,6 +58,11 @@ def _import(flags: argparse.Namespace, console: Console) -> int:
     folder = flags.cache_dir / flags.encoder / flags.dataset
     if (folder / FILE_NAME).exists() and not flags.overwrite:
         raise CacheError(f"{folder} is a finished cache already. Choose another --cache_dir, or give --overwrite.")
+    if (folder / UNFINISHED_FILE).exists() and not flags.overwrite:
+        raise CacheError(
+            f"{folder} has the shards of an extraction that is not finished, which would be lost. Choose another "
+            "--cache_dir, or give --overwrite."
+        )
     modalities = in_order(flags.modalities, "--modalities") if flags.modalities else None
     incoming = resolve(IMPORTS, "format", flags.format)(Request(flags.path, flags.encoder, flags.dataset, modalities))
     with Progress(SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.completed} rows"),

@@ -4,7 +4,7 @@ import argparse
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -15,12 +15,14 @@ from feature_cache.commands.explanations import explained
 from feature_cache.commands.machinery import Machinery, default_workers
 from feature_cache.datasets.base import Dataset
 from feature_cache.encoders.base import PRECISIONS
+from feature_cache.errors import CacheError, DamagedCacheError
 from feature_cache.extraction.decode_pool import DECODE_TIMEOUT
 from feature_cache.extraction.options import Options
 from feature_cache.extraction.run import Report, extract, why_outdated
 from feature_cache.flags import one_of, parse_strictly, some_of
+from feature_cache.interchange.base import UNKNOWN
 from feature_cache.lock import Share
-from feature_cache.manifest import DTYPES, FAILURES_FILE, Manifest
+from feature_cache.manifest import DTYPES, FAILURES_FILE, FILE_NAME, Manifest
 from feature_cache.registry import resolve
 
 EXAMPLES = """
@@ -93,6 +95,7 @@ def _extract_dataset(flags: argparse.Namespace, name: str, machinery: Machinery,
     if reason is None:
         console.print(f"{name}: {_up_to_date(folder)}", markup=False)
         return True
+    _spare_imported(folder, flags)
     console.print(f"{name}: extracting to {folder}: {reason}", markup=False)
     data_root = flags.data_root or getattr(dataset, "home", DATA_ROOT)
     media = dataset(data_root)
@@ -111,6 +114,18 @@ def _why_anyway(folder: Path, flags: argparse.Namespace) -> str | None:
     if flags.retry_failures and Manifest.load(folder).failures_file:
         return f"asked to try the items in {FAILURES_FILE} again"
     return None
+
+
+def _spare_imported(folder: Path, flags: argparse.Namespace) -> None:
+    """Raises `CacheError` if the cache is of features from elsewhere, which no extraction brings back."""
+    if flags.overwrite or not (folder / FILE_NAME).exists():
+        return
+    with suppress(DamagedCacheError):
+        if Manifest.load(folder).preprocessing_version == UNKNOWN:
+            raise CacheError(
+                f"{folder} has features that were imported, which an extraction would replace. Choose another "
+                "--cache_dir, or give --overwrite."
+            )
 
 
 def _dataset(flags: argparse.Namespace, name: str) -> type[Dataset]:

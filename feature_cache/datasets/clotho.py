@@ -47,7 +47,12 @@ def _sounds(layout: Layout, split: str) -> Iterator[Item]:
     folder = f"clotho/{split}"
     # Some systems take letters with accents apart in file names, which the table does not.
     files = {unicodedata.normalize("NFC", name): name for name in layout.files(folder, ".wav")}
-    for row in layout.table(f"clotho/clotho_captions_{split}.csv", ("file_name", "caption_1")):
+    rows = layout.table(f"clotho/clotho_captions_{split}.csv", ("file_name", "caption_1"))
+    seen: set[str] = set()
+    for row in rows:
         name = row["file_name"]
+        if name in seen:
+            continue
+        seen.add(name)
         path = layout.root / folder / files.get(unicodedata.normalize("NFC", name), name)
         yield Item(stem(name), row["caption_1"], media={"audio": partial(open_waveform, path)})

@@ -19,6 +19,10 @@ TRAINED_FIFTHS = 4
 """Of the rows of all files together, in order, so many fifths are for training: 1,600 of 2,000, as published."""
 
 
+LARGE = 200 * 10**6
+"""Bytes of a row group beyond which the user is told what it costs."""
+
+
 class Row(NamedTuple):
     """A row of a file, and where its sound is: in which file, in which of its row groups, and where in that."""
 
@@ -30,7 +34,11 @@ class Row(NamedTuple):
 
 
 class Esc50:
-    """1,600 and 400 sounds; class and caption are the raw category, such as "chirping_birds"."""
+    """1,600 and 400 sounds; class and caption are the raw category, such as "chirping_birds".
+
+    Attributes:
+        notes: what a user should know of the files, a sentence each.
+    """
 
     name = "esc50"
     version = "1"
@@ -52,6 +60,7 @@ class Esc50:
         self.classes = tuple(ClassLabel(category, category) for category in categories)
         labels = {category: number for number, category in enumerate(categories)}
         items = [Item(r.file_name, r.category, labels[r.category], media={"audio": partial(_sound, r)}) for r in rows]
+        self.notes = _notes([layout.root / FOLDER / name for name in files])
         trained = len(items) * TRAINED_FIFTHS // 5
         self._splits = published_splits(items[:trained], items[trained:])
 
@@ -73,16 +82,30 @@ def _rows(layout: Layout, path: Path) -> list[Row]:
     return [Row(name, category, path, *place) for name, category, place in zip(*columns, places, strict=True)]
 
 
+def _notes(paths: Sequence[Path]) -> tuple[str, ...]:
+    found = [pq.read_metadata(path) for path in paths]
+    largest = max(file.row_group(n).total_byte_size for file in found for n in range(file.num_row_groups))
+    if largest < LARGE:
+        return ()
+    size = f"{largest / 1e6:.0f} MB"
+    return (
+        f"The Parquet files have row groups of {size}. Each worker process keeps one, and takes several times as much "
+        "to read it: if memory is short, give fewer --workers, or write the files anew with 100 rows in a group.",
+    )
+
+
 def _sound(row: Row) -> Waveform:
-    return open_waveform(_sounds_of(row.path, row.group)[row.offset])
+    entry: dict[str, bytes] = _sounds_of(row.path, row.group)[row.offset].as_py()
+    return open_waveform(entry["bytes"])
 
 
 @lru_cache(maxsize=1)
-def _sounds_of(path: Path, group: int) -> Sequence[bytes]:
+def _sounds_of(path: Path, group: int) -> pa.ChunkedArray:
     """The encoded sounds of a row group. One is kept: rows are asked for nearly in their order, and it is 40 MB."""
     with pq.ParquetFile(path) as file:
-        sounds: list[bytes] = [entry["bytes"] for entry in file.read_row_group(group, ["audio"])["audio"].to_pylist()]
-        return sounds
+        sounds = file.read_row_group(group, ["audio.bytes"], use_threads=False)["audio"]
+    pa.default_memory_pool().release_unused()  # decoding takes several times as much, which would be kept
+    return sounds
 
 
 forget = _sounds_of.cache_clear

@@ -1,6 +1,6 @@
 """NYU Depth v2: rooms seen by a Kinect, as picture and depth map."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,7 @@ OFFICIAL = "official"
 
 
 class NyuDepthV2:
-    """47,584 and 654 frames; the text is the kind of scene, the folder's name before its first "_".
+    """47,584 and 654 frames; class and text are the kind of scene, the folder's name before its first "_".
 
     All test frames of the original release are in one folder, "official", numbered; that word is then all that the
     layout says of their scene, and their caption, as published. Where a frame in it is called after its scene
@@ -25,9 +25,8 @@ class NyuDepthV2:
     """
 
     name = "nyudv2"
-    version = "1"
+    version = "2"
     modalities = ("vision", "text", "depth")
-    classes: tuple[ClassLabel, ...] = ()
     open_classes: tuple[ClassLabel, ...] = ()
     sources = (
         MediaSource(
@@ -42,7 +41,12 @@ class NyuDepthV2:
 
     def __init__(self, data_root: Path) -> None:
         layout = Layout(self.name, data_root, self.layout)
-        self._splits = published_splits(_frames(layout, "train"), _frames(layout, "val"))
+        frames = {split: list(_frames(layout, split)) for split in ("train", "val")}
+        names = sorted({scene_of(*frame) for found in frames.values() for frame in found})
+        self.classes = tuple(ClassLabel(name, name) for name in names)
+        labels = {name: number for number, name in enumerate(names)}
+        items = ([_item(layout.root / ROOT / s, *frame, labels) for frame in found] for s, found in frames.items())
+        self._splits = published_splits(*items)
 
     def items(self, split: str) -> Sequence[Item]:
         return members(self._splits, split)
@@ -60,13 +64,16 @@ def scene_of(folder: str, frame: str) -> str:
     return (frame if named else folder).partition("_")[0]
 
 
-def _frames(layout: Layout, split: str) -> Iterator[Item]:
-    root = f"{ROOT}/{split}"
-    for folder in layout.folders(root):
-        for frame in layout.folders(f"{root}/{folder}"):
-            path = layout.root / root / folder / frame
-            media: dict[str, Callable[[], Raw]] = {
-                "vision": partial(open_picture, path / "rgb.png"),
-                "depth": partial(open_depth, path / "depth.png"),
-            }
-            yield Item(f"{folder}_{frame}", scene_of(folder, frame), media=media)
+def _frames(layout: Layout, split: str) -> Iterator[tuple[str, str]]:
+    """The folders of a split and the frames in them."""
+    for folder in layout.folders(f"{ROOT}/{split}"):
+        yield from ((folder, frame) for frame in layout.folders(f"{ROOT}/{split}/{folder}"))
+
+
+def _item(root: Path, folder: str, frame: str, labels: Mapping[str, int]) -> Item:
+    path, scene = root / folder / frame, scene_of(folder, frame)
+    media: dict[str, Callable[[], Raw]] = {
+        "vision": partial(open_picture, path / "rgb.png"),
+        "depth": partial(open_depth, path / "depth.png"),
+    }
+    return Item(f"{folder}_{frame}", scene, labels[scene], media=media)

@@ -6,6 +6,7 @@ A column per modality, by its name, has paths; `text` has the captions themselve
 
 import csv
 import hashlib
+import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,7 +96,7 @@ def _csv_rows(path: Path) -> tuple[list[str], list[Cells]]:
             f"{path} should be UTF-8, but byte {error.object[error.start]:#04x} in line {line} is not. Save it as "
             f"UTF-8, for example with `iconv -f latin1 -t utf-8`, if it is Latin-1."
         ) from None
-    lines = csv.reader(text.splitlines(keepends=True), strict=True)
+    lines = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         columns = next(lines, [])
         rows = [line for line in lines if line]

@@ -2,6 +2,7 @@
 
 import csv
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import zip_longest
@@ -94,12 +95,14 @@ def published_splits(train: Iterable[Item], test: Iterable[Item]) -> dict[str, t
 
 def _distinct(items: Iterable[Item]) -> list[Item]:
     kept: dict[str, Item] = {}
+    counts: Counter[str] = Counter()
     for item in items:
         valid = item.id.encode(errors="replace").decode()  # a file's name need not be Unicode, an id should be
-        name, count = valid, 1
+        counts[valid] += 1
+        name = valid if counts[valid] == 1 else f"{valid}~{counts[valid]}"
         while name in kept:
-            count += 1
-            name = f"{valid}~{count}"
+            counts[valid] += 1
+            name = f"{valid}~{counts[valid]}"
         kept[name] = item if name == item.id else replace(item, id=name)
     return list(kept.values())
 

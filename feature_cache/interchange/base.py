@@ -25,6 +25,7 @@ Array: TypeAlias = "np.ndarray[Any, Any]"
 Block: TypeAlias = tuple[Rows, dict[str, Array]]
 """Some rows of a split in order, and per modality their features [n, dim]."""
 UNKNOWN = "unknown"
+LEFT_OUT = "The format has no place for the encoder's weights, precision and normalisation, for licences and scales."
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,12 @@ def blocks_of(cache: FeatureCache, split: str) -> Iterator[Block]:
 def filled_splits(cache: FeatureCache) -> list[str]:
     """The splits that have rows."""
     return [name for name in SPLITS if name in cache.manifest.splits and cache.manifest.splits[name].count]
+
+
+def remove_earlier(folder: Path, *patterns: str) -> None:
+    """Removes what an earlier export has left, which a reader would take for a part of the next one."""
+    for path in sorted(path for pattern in patterns for path in folder.glob(pattern)):
+        path.unlink()
 
 
 def cut(rows: Rows, features: Mapping[str, Array], size: int) -> Iterator[Block]:

@@ -20,8 +20,19 @@ import h5py
 import numpy as np
 from jaxtyping import Float
 
+from feature_cache.datasets.ucf101 import in_words
 from feature_cache.errors import CacheError
-from feature_cache.interchange.base import Array, Block, Incoming, Request, appearing, blocks_of, existing_folder
+from feature_cache.interchange.base import (
+    LEFT_OUT,
+    Array,
+    Block,
+    Incoming,
+    Request,
+    appearing,
+    blocks_of,
+    existing_folder,
+    remove_earlier,
+)
 from feature_cache.manifest import SPLITS, ClassLabel
 from feature_cache.reader import FeatureCache
 from feature_cache.shards import Rows
@@ -130,8 +141,9 @@ def write(cache: FeatureCache, folder: Path) -> list[str]:
             f"here they have {stated}. --to=npz, parquet, tfds and webdataset can."
         )
     request = Request(folder, manifest.encoder, manifest.dataset)
-    texts = _class_texts(cache)
+    texts = {} if cache.class_features is None else dict(zip(cache.class_names, cache.class_features, strict=True))
     rank = {name: index for index, name in enumerate(sorted(texts))}
+    remove_earlier(folder, *(_path(request, part).name for part in (*SPLITS, "class")))
     for split in SPLITS:
         count = manifest.splits[split].count if split in manifest.splits else 0
         if count or split in NEEDED:
@@ -175,7 +187,7 @@ def class_text(name: str, layout: Layout) -> str:
     """
     if layout.texts is None:
         return ""
-    return re.sub(r"[A-Z]", lambda letter: f" {letter[0].lower()}", name).strip() if layout.texts == "words" else name
+    return in_words(name) if layout.texts == "words" else name
 
 
 def _layout(request: Request) -> Layout:
@@ -285,7 +297,7 @@ def _blocks(path: Path, keys: Sequence[Key], layout: Layout, labels: Labels, wid
             part = keys[start : start + size]
             items = np.stack([_item(path, file, key, len(layout.modalities), width) for key in part])
             features = {modality: items[:, row] for row, modality in enumerate(layout.modalities)}
-            known = _row_labels(path, part, labels, features)
+            known = _row_labels(path, part, layout, labels, features)
             yield Rows([key.id for key in part], _captions(part, layout, labels, known), known), features
 
 
@@ -303,8 +315,13 @@ def _misfit(path: Path, key: str, wanted: str, found: object) -> CacheError:
     )
 
 
-def _row_labels(path: Path, keys: Sequence[Key], labels: Labels, features: Mapping[str, Array]) -> list[int]:
-    """A key's class by its name; without names, the class whose text has the embedding that the item's text has."""
+def _row_labels(
+    path: Path, keys: Sequence[Key], layout: Layout, labels: Labels, features: Mapping[str, Array]
+) -> list[int]:
+    """A key's class by its name; without names, the class whose text has the embedding that the item's text has.
+
+    In the reference's datasets there is one; in others, an item whose text is its own has no class.
+    """
     if not labels.classes or labels.features is None:
         return [-1] * len(keys)
     if keys[0].name is not None:
@@ -315,13 +332,14 @@ def _row_labels(path: Path, keys: Sequence[Key], labels: Labels, features: Mappi
     squares = (classes**2).sum(axis=1)
     distances = (texts**2).sum(axis=1)[:, None] + squares - 2 * texts @ classes.T
     alike = distances <= ALIKE**2 * squares
-    for key, count in zip(keys, alike.sum(axis=1), strict=True):
-        if count != 1:
+    counts = alike.sum(axis=1)
+    for key, count in zip(keys, counts, strict=True):
+        if count != 1 and layout.texts is not None:
             raise CacheError(
                 f"{path}: the text of {key.id!r} should be embedded as that of one class is, which is how its class is "
                 f"known, but {count} classes have such an embedding. The class file belongs to other features?"
             )
-    return [int(index) for index in alike.argmax(axis=1)]
+    return [int(index) for index in np.where(counts == 1, alike.argmax(axis=1), -1)]
 
 
 def _captions(keys: Sequence[Key], layout: Layout, labels: Labels, known: Sequence[int]) -> list[str]:
@@ -339,26 +357,11 @@ def _written_keys(cache: FeatureCache, rows: Rows, rank: Mapping[str, int]) -> l
 
 
 def _written_names(cache: FeatureCache, rows: Rows) -> list[str]:
-    """The captions where the reference has those, or its classes and the cache none (NYUDv2); else the classes."""
+    """The captions where the reference has those; else the classes."""
     layout = LAYOUTS.get(cache.manifest.dataset)
-    if layout and (layout.names == "caption" or (layout.names == "class" and not cache.class_names)):
+    if layout and layout.names == "caption":
         return [caption or NO_LABEL for caption in rows.captions]
     return [cache.class_names[label] if label >= 0 else NO_LABEL for label in rows.labels]
-
-
-def _class_texts(cache: FeatureCache) -> dict[str, Array]:
-    """What the class file has by name; of classes that only the reference has, the text of their first item."""
-    if cache.class_features is not None:
-        return dict(zip(cache.class_names, cache.class_features, strict=True))
-    layout = LAYOUTS.get(cache.manifest.dataset)
-    texts: dict[str, Array] = {}
-    if layout and layout.names == "class" and "text" in cache.modalities:
-        for split in SPLITS:
-            for rows, features in blocks_of(cache, split):
-                for name, value in zip(_written_names(cache, rows), features["text"], strict=True):
-                    texts.setdefault(name, value)
-    texts.pop(NO_LABEL, None)
-    return texts
 
 
 def _create(file: Any, key: str, value: Array) -> None:
@@ -377,7 +380,7 @@ def _create(file: Any, key: str, value: Array) -> None:
 
 
 def _left_out(cache: FeatureCache) -> list[str]:
-    notes = ["The layout has no place for the encoder's weights, licences, scales and the order of the rows."]
+    notes = [LEFT_OUT, "Nor for the order of the rows."]
     if cache.manifest.dataset not in ("tvl",) or cache.manifest.encoder not in NAMED:
         notes.append("Nor for captions.")
     if cache.open_class_names:

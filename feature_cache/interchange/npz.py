@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from feature_cache.errors import CacheError
-from feature_cache.interchange.arrays import load_npz, read_classes, save_npz, strings, write_classes
+from feature_cache.interchange.arrays import CLASSES, load_npz, read_classes, save_npz, strings, write_classes
 from feature_cache.interchange.base import (
+    LEFT_OUT,
     Array,
     Block,
     Incoming,
@@ -23,6 +24,7 @@ from feature_cache.interchange.base import (
     existing_folder,
     filled_splits,
     in_order,
+    remove_earlier,
 )
 from feature_cache.manifest import MODALITY_ORDER, SPLITS
 from feature_cache.reader import FeatureCache
@@ -51,7 +53,7 @@ def read(request: Request) -> Incoming:
     return Incoming(
         widths={modality: _width(paths[first], arrays, modality) for modality in modalities},
         blocks=blocks,
-        files=tuple(sorted(folder.glob("*.npz"))),
+        files=(*paths.values(), *((folder / CLASSES,) if class_features else ())),
         label_sets=label_sets,
         class_features=class_features,
     )
@@ -60,6 +62,7 @@ def read(request: Request) -> Incoming:
 def write(cache: FeatureCache, folder: Path) -> list[str]:
     """Writes a cache as .npz files, in the dtype of the cache."""
     folder.mkdir(parents=True, exist_ok=True)
+    remove_earlier(folder, *(f"{split}.npz" for split in SPLITS))
     for split in filled_splits(cache):
         rows = [block[0] for block in blocks_of(cache, split)]
         columns = {name: [value for part in rows for value in getattr(part, name)] for name in COLUMNS}
@@ -72,7 +75,7 @@ def write(cache: FeatureCache, folder: Path) -> list[str]:
         }
         save_npz(folder / f"{split}.npz", arrays)
     write_classes(cache, folder)
-    return ["The format has no place for the encoder's weights, licences and scales."]
+    return [LEFT_OUT]
 
 
 def _checked(path: Path, arrays: Mapping[str, Array], modalities: tuple[str, ...]) -> Block:

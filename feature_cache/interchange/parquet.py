@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from feature_cache.errors import CacheError
 from feature_cache.interchange.arrays import CLASSES, read_classes, write_classes
 from feature_cache.interchange.base import (
+    LEFT_OUT,
     Array,
     Block,
     Incoming,
@@ -25,6 +27,7 @@ from feature_cache.interchange.base import (
     existing_folder,
     filled_splits,
     in_order,
+    remove_earlier,
 )
 from feature_cache.manifest import MODALITY_ORDER, SPLITS
 from feature_cache.reader import FeatureCache
@@ -67,6 +70,7 @@ def read(request: Request) -> Incoming:
 def write(cache: FeatureCache, folder: Path) -> list[str]:
     """Writes a cache as Parquet files, float32."""
     folder.mkdir(parents=True, exist_ok=True)
+    remove_earlier(folder, *(f"{split}.parquet" for split in SPLITS))
     lists = [pa.field(m, pa.list_(pa.float32(), spec.dim), False) for m, spec in cache.modalities.items()]
     schema = pa.schema([*SCHEMA, *lists])
     for split in filled_splits(cache):
@@ -79,7 +83,7 @@ def write(cache: FeatureCache, folder: Path) -> list[str]:
                     table = table.append_column(field, pa.FixedSizeListArray.from_arrays(values, field.type.list_size))
                 file.write_table(table)
     write_classes(cache, folder)
-    return ["The format has no place for the encoder's weights, licences and scales."]
+    return [LEFT_OUT]
 
 
 def _open(path: Path) -> Any:
@@ -132,7 +136,7 @@ def _rows(path: Path, batch: pa.RecordBatch) -> Rows:
 def _matrix(path: Path, batch: pa.RecordBatch, modality: str, width: int | None) -> Array:
     """A column of lists of one length as [n, dim]. Raises `CacheError`, naming the item."""
     column = batch[modality]
-    lengths = np.array([-1 if row is None else len(row) for row in column.to_pylist()])
+    lengths = pc.list_value_length(column).fill_null(-1).to_numpy(zero_copy_only=False)
     width = int(lengths[0]) if width is None else width
     bad = np.flatnonzero(lengths != width)
     if len(bad) or width < 1:

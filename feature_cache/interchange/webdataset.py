@@ -19,6 +19,7 @@ import numpy as np
 from feature_cache.errors import CacheError
 from feature_cache.interchange.arrays import CLASSES, read_classes, reading, write_classes
 from feature_cache.interchange.base import (
+    LEFT_OUT,
     Array,
     Block,
     Incoming,
@@ -28,6 +29,7 @@ from feature_cache.interchange.base import (
     existing_folder,
     filled_splits,
     in_order,
+    remove_earlier,
 )
 from feature_cache.manifest import SPLITS
 from feature_cache.reader import FeatureCache
@@ -65,6 +67,7 @@ def read(request: Request) -> Incoming:
 def write(cache: FeatureCache, folder: Path) -> list[str]:
     """Writes a cache as tars, one per shard of it, in the dtype of the cache; keys are numbers, ids are in the JSON."""
     folder.mkdir(parents=True, exist_ok=True)
+    remove_earlier(folder, *(f"{split}-{'[0-9]' * 5}.tar" for split in SPLITS))
     for split in filled_splits(cache):
         number = 0
         for index, (rows, features) in enumerate(blocks_of(cache, split)):
@@ -76,7 +79,7 @@ def write(cache: FeatureCache, folder: Path) -> list[str]:
                         _add(tar, f"{number:09d}.{modality}.npy", _npy(features[modality][row]))
                     number += 1
     write_classes(cache, folder)
-    return ["The format has no place for the encoder's weights, licences and scales."]
+    return [LEFT_OUT]
 
 
 def _samples(path: Path) -> Iterator[Sample]:

@@ -96,8 +96,9 @@ def check_space(source: Provenance, work: Work, data_root: Path, keep_archives: 
     folder = source.path(data_root)
     archives = [step.size for step in work.todo if step.unpack]
     beside = sum(archives) if keep_archives else max(archives, default=0)
-    share = len(work.todo) / max(1, len(work.todo) + work.done)
-    needed = int((source.disk_size or work.size) * share) + beside - _bytes_in(folder / SCRATCH)
+    if 0 in archives:  # of an unknown size
+        beside = max(beside, source.download_size or 0)
+    needed = (source.disk_size or work.size) + beside - _bytes_in(folder)
     free = shutil.disk_usage(_existing(folder)).free
     if needed > free:
         raise UserError(

@@ -53,7 +53,7 @@ def _missing_frames(archive: Path, root: Path, progress: Progress) -> Iterator[t
     with archive.open("rb") as raw, tarfile.open(fileobj=raw) as opened:
         for member in opened:
             path = PurePosixPath(member.name)
-            if member.isfile() and path.suffix == ".h5":
+            if member.isfile() and path.suffix == ".h5" and not path.name.startswith("."):
                 frame = root / _scene(archive, path) / path.stem
                 content = opened.extractfile(member)
                 if content and not all((frame / name).exists() for name in ("rgb.png", "depth.png")):

@@ -4,6 +4,7 @@ Nothing in an archive is believed: only regular files are written, at paths belo
 elsewhere, or is a link or a device, ends the unpacking with an error.
 """
 
+import lzma
 import os
 import shutil
 import stat
@@ -43,7 +44,7 @@ def unpack(archive: Path, folder: Path, progress: Progress, place: Place = lambd
     """
     try:
         _by_kind(archive)(archive, folder, progress, place)
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError) as error:
         raise UnpackError(f"{archive} cannot be unpacked ({type(error).__name__}: {error}): {_RETRY}.") from error
 
 

@@ -316,6 +316,12 @@ def test_csv_of_a_spreadsheet_with_bom_blank_lines_and_line_ends_in_cells_is_rea
     assert [cells["text"] for cells in rows] == ["two\r\nlines, and a comma", "x"]
 
 
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1e"])
+def test_what_only_unicode_takes_for_a_line_end_is_part_of_a_caption(tmp_path: Path, separator: str) -> None:
+    (tmp_path / "birds.csv").write_bytes(f"text,label\na{separator}b,owl\r\nc,owl\r\n".encode())
+    assert [cells["text"] for cells in read_pairs(tmp_path / "birds.csv").rows] == [f"a{separator}b", "c"]
+
+
 @pytest.mark.parametrize(("name", "why"), [("gone.csv", "cannot be read"), ("birds.xlsx", ".parquet")])
 def test_a_table_that_is_not_there_or_of_another_kind_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, why: str

@@ -2,6 +2,7 @@
 
 import io
 import os
+import time
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from feature_cache.datasets.clotho import Clotho
 from feature_cache.datasets.esc50 import Esc50
 from feature_cache.datasets.llvip import Llvip
 from feature_cache.datasets.nyudv2 import NyuDepthV2
+from feature_cache.datasets.published import published_splits
 from feature_cache.datasets.tvl import Tvl
 from feature_cache.datasets.ucf101 import Ucf101, in_words
 from feature_cache.datasets.vggsound_s import VggSoundS
@@ -127,6 +129,15 @@ def test_esc50_keeps_no_more_than_one_row_group_of_sounds(tmp_path: Path) -> Non
     assert kept.currsize == 1 and kept.misses < kept.hits
 
 
+def test_esc50_says_what_large_row_groups_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [esc_row(f"{row}.wav", "dog", encoded(tone(300, 8_000, 0.1), 8_000)) for row in range(12)]
+    write_esc(tmp_path, rows[:6], rows[6:])
+    assert Esc50(tmp_path).notes == ()
+    monkeypatch.setattr(esc50, "LARGE", 1_000)
+    (note,) = Esc50(tmp_path).notes
+    assert "fewer --workers" in note
+
+
 @pytest.mark.parametrize("harm", ["one file", "no parquet", "no audio"])
 def test_esc50_names_the_file_that_is_not_right(harm: str, tmp_path: Path) -> None:
     write_esc(tmp_path, [esc_row("1.wav", "dog")], [esc_row("2.wav", "dog")])
@@ -200,6 +211,13 @@ def test_clotho_ids_end_at_the_first_dot_and_those_that_collide_are_told_apart(t
     }  # fmt: skip
     assert [round(pitch_of(found[name]), -1) for name in ("Rain", "Rain~2", "A ❄ (wet), loud?")] == [400, 600, 800]
     assert [(item.id, item.caption) for item in dataset.items("test")] == [("x", "dogs")]
+
+
+def test_clotho_takes_a_sound_that_is_listed_twice_once_with_its_first_caption(tmp_path: Path) -> None:
+    for split in ("development", "evaluation"):
+        empty(tmp_path / "clotho" / split / "a.wav")
+        write_clotho_split(tmp_path, split, [["a.wav", "first", "x"], ["a.wav", "second", "x"]])
+    assert [(item.id, item.caption) for item in Clotho(tmp_path).items("train")] == [("a", "first")]
 
 
 def test_clotho_finds_files_whose_accents_are_spelled_in_another_way(tmp_path: Path) -> None:
@@ -401,6 +419,30 @@ def test_llvip_lists_half_a_pair_and_fails_when_it_is_opened(side: str, tmp_path
     assert sorted(items) == ["1", "2"]
     with pytest.raises(FileNotFoundError):
         items["2"].open({"visible": "vision", "infrared": "thermal"}[side])
+
+
+@pytest.mark.parametrize("name", ["Thumbs.db", ".DS_Store", "._010001.jpg", "010003.jpg.part", ".010003.jpg.part"])
+def test_stray_files_are_no_items(tmp_path: Path, name: str) -> None:
+    for split in ("train", "test"):
+        for side in ("visible", "infrared"):
+            picture(tmp_path / "llvip/LLVIP" / side / split / "010001.jpg")
+            (tmp_path / "llvip/LLVIP" / side / split / name).write_bytes(b"x")
+            (tmp_path / "llvip/LLVIP" / side / split / "nested").mkdir()
+    for folder in ("train", "val", "test"):
+        (tmp_path / "ucf101/UCF101" / folder / "Yo").mkdir(parents=True)
+        for path in (f"Yo/{folder}.avi", f"Yo/{name}", f"Yo/{folder}.avi.part", name):
+            (tmp_path / "ucf101/UCF101" / folder / path).write_bytes(b"x")
+    assert [item.id for split in ("train", "test") for item in Llvip(tmp_path).items(split)] == ["010001"] * 2
+    assert [item.id for split in ("train", "test") for item in Ucf101(tmp_path).items(split)] == [
+        "Yo_train", "Yo_test", "Yo_val",
+    ]  # fmt: skip
+
+
+def test_a_thousand_equal_ids_take_no_quadratic_time() -> None:
+    started = time.process_time()
+    items = published_splits((Item("frame", "") for _ in range(30_000)), [])["train"]
+    assert len({item.id for item in items}) == 30_000 and items[-1].id == "frame~9999"
+    assert time.process_time() - started < 5
 
 
 def test_an_empty_folder_is_named(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ class Behaviour:
         cuts: after how many bytes of each of the next answers it drops the connection.
         answers: status codes that the next requests get instead of the file.
         announce: whether it tells how long the file is.
+        heeds_if_range: whether it sends all of the file if the version asked for is another.
         seen: the Range header of every request so far, "" where there was none.
         sent: bytes of the file that it has sent.
     """
@@ -29,6 +30,7 @@ class Behaviour:
     cuts: list[int] = field(default_factory=list)
     answers: list[int] = field(default_factory=list)
     announce: bool = True
+    heeds_if_range: bool = True
     seen: list[str] = field(default_factory=list)
     sent: int = 0
     url: str = ""
@@ -73,11 +75,13 @@ def serving(behaviour: Behaviour) -> Iterator[Behaviour]:
 
         def _start(self) -> int:
             found = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-            same = self.headers.get("If-Range", behaviour.etag) == behaviour.etag
+            same = self.headers.get("If-Range", behaviour.etag) == behaviour.etag or not behaviour.heeds_if_range
             return int(found[1]) if found and behaviour.ranges and same else 0
 
         def _refuse(self, code: int) -> None:
             self.send_response(code)
+            if code == 416:
+                self.send_header("Content-Range", f"bytes */{len(behaviour.content)}")
             self.send_header("Content-Length", "0")
             self.send_header("Connection", "close")
             self.end_headers()

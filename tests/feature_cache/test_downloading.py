@@ -99,6 +99,37 @@ def test_a_file_that_changed_meanwhile_is_fetched_whole(tmp_path: Path) -> None:
     assert target.read_bytes() == CONTENT
 
 
+def test_versions_are_not_mixed_even_by_a_server_that_does_not_heed_if_range(tmp_path: Path) -> None:
+    target = tmp_path / "weights.pth"
+    with serving(Behaviour(bytes(2_000_000), etag='"old"', cuts=[500_000], heeds_if_range=False)) as server:
+        with pytest.raises(DownloadError):
+            download(server.url, target, retries=0)
+        server.content, server.etag = CONTENT, '"new"'
+        download(server.url, target, pause=0.001)
+        assert server.seen == ["", "bytes=500000-", ""]
+    assert target.read_bytes() == CONTENT
+
+
+def test_a_whole_part_of_unknown_size_is_not_fetched_again(tmp_path: Path) -> None:
+    target = tmp_path / "weights.pth"
+    part_of(target).write_bytes(CONTENT)
+    with serving(Behaviour(CONTENT)) as server:
+        fetch(server, target, size=None, retries=0)
+        assert server.sent == 0 and server.seen == [f"bytes={len(CONTENT)}-"]
+    assert target.read_bytes() == CONTENT
+    assert files(tmp_path) == ["weights.pth"]
+
+
+def test_an_answer_longer_than_the_file_should_be_ends_it(tmp_path: Path) -> None:
+    with (
+        serving(Behaviour(CONTENT, announce=False)) as server,
+        pytest.raises(DownloadError, match="3000000 bytes, but should have 7"),
+    ):
+        fetch(server, tmp_path / "weights.pth", size=7)
+    assert server.seen == [""]
+    assert files(tmp_path) == []
+
+
 def test_a_part_longer_than_the_file_is_thrown_away(tmp_path: Path) -> None:
     for size in (len(CONTENT), None):
         target = tmp_path / f"weights{size}.pth"

@@ -9,6 +9,7 @@ import pytest
 
 import extract_features
 from feature_cache import CacheError, UnknownNameError, UserError, datasets, encoders, open_cache
+from feature_cache.commands import bring, extract
 from feature_cache.encoders.base import choose_device
 from feature_cache.registry import resolve
 from tests.feature_cache.conftest import Tiny
@@ -198,15 +199,44 @@ def test_commands_of_the_error_message_repair_the_cache_and_redo_only_the_shard(
 
 
 def test_commands_of_the_error_message_can_be_pasted_whatever_the_folder_is_called(tmp_path: Path) -> None:
-    folder = tmp_path / "my caches" / "mine" / "birds"
+    folder = tmp_path / "my caches" / "pocketbind" / "emoji"
     folder.mkdir(parents=True)
     (folder / "manifest.json").write_text("{}")
     with pytest.raises(CacheError) as error:
         open_cache(folder)
     remove, extraction, checkout = (shlex.split(part) for part in str(error.value).split("`")[1::2])
     assert remove[2:] == [str(folder / "manifest.json")]
-    assert extraction[2:] == ["--encoder=mine", "--dataset=birds", f"--cache_dir={tmp_path / 'my caches'}"]
+    assert extraction[2:] == ["--encoder=pocketbind", "--dataset=emoji", f"--cache_dir={tmp_path / 'my caches'}"]
     assert checkout[3:] == [str(folder)]
+
+
+def test_imported_features_are_not_replaced_unasked(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tiny.extract() == 0
+    out = tiny.cache_dir.parent / "out"
+    assert extract_features.main(["export", "--to=npz", f"--cache={tiny.cache}", f"--path={out}"]) == 0
+    named = ["--encoder=tinybind", "--dataset=tones", f"--cache_dir={tiny.cache_dir}", "--overwrite"]
+    assert extract_features.main(["import", "--from=npz", f"--path={out}", *named]) == 0
+    before = tiny.files()
+    capsys.readouterr()
+    assert "imported" in said_of_a_failure(tiny, capsys)
+    assert tiny.files() == before
+    assert tiny.extract("--overwrite") == 0
+    assert open_cache(tiny.cache).manifest.preprocessing_version != "unknown"
+
+
+def test_commands_of_the_error_message_are_understood_whoever_made_the_cache(tmp_path: Path) -> None:
+    """A table of pairs made that of a dataset, and an import that of an encoder, which no registry has."""
+    for name in ("imagebind/esc50", "imagebind/birds", "mine/birds", "mine/esc50"):
+        with pytest.raises(CacheError) as error:
+            open_cache(tmp_path / name)
+        _, script, *arguments = shlex.split(str(error.value).split("`")[1])
+        assert script == "extract_features.py"
+        if arguments[0] == "import":
+            flags = bring.parse_import([argument.replace("FORMAT", "npz") for argument in arguments[1:]])
+        else:
+            flags = extract.parse(arguments)
+        called = getattr(flags, "name", None) or str(flags.dataset).strip("[]'")
+        assert f"{flags.encoder}/{called}" == name and flags.cache_dir == tmp_path
 
 
 def said_of_a_failure(tiny: Tiny, capsys: pytest.CaptureFixture[str], *flags: str) -> str:

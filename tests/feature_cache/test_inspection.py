@@ -168,7 +168,7 @@ def test_unfinished_cache_says_what_is_there_and_what_is_missing(
     said = capsys.readouterr().out
     assert f"{folder} unfinished" in said
     assert "manifest.json is missing" in said
-    assert "python extract_features.py --encoder=mine --dataset=birds" in said
+    assert "python extract_features.py import --from=FORMAT --path=FOLDER --encoder=mine --dataset=birds" in said
     assert "the shard train-00001 is missing, while later ones are there" in said
     assert "the shard test-00001 has only one of its two files" in said
     assert "train 4 (+ 1 failed), validation 3, test 3" in said

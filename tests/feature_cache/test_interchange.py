@@ -147,6 +147,35 @@ def test_rows_that_no_cache_can_hold_are_refused_by_name(
     assert expected in refused(kind, brought, tmp_path, capsys)
 
 
+@pytest.mark.parametrize("kind", [*TABLES, "hdf5"])
+def test_nothing_of_an_earlier_export_is_taken_for_a_part_of_the_next(tmp_path: Path, kind: str) -> None:
+    widths = {"text": 4, "audio": 4}
+    made: dict[str, Any] = {"dataset": "esc50", "open_classes": 0, "classes": 0}
+    first = write_cache(tmp_path / "first", widths, {"train": 7, "validation": 3, "test": 4}, **{**made, "classes": 2})
+    second = write_cache(tmp_path / "second", widths, {"train": 3, "test": 3}, **made, seed=1)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.tar").write_bytes(b"mine")
+    for cache in (first, second):
+        flags = [f"--to={kind}", f"--cache={cache.path}", f"--path={tmp_path / 'out'}", "--overwrite"]
+        assert run("export", *flags) == 0
+    named = ["--encoder=mine", "--dataset=esc50", f"--path={tmp_path / 'out'}", f"--cache_dir={tmp_path / 'back'}"]
+    assert run("import", f"--from={kind}", *named) == 0
+    back = open_cache(tmp_path / "back" / "mine" / "esc50")
+    assert {split: sorted(back.ids(split)) for split in ("train", "validation", "test")} == {
+        split: sorted(second.ids(split)) for split in ("train", "validation", "test")
+    }
+    assert back.class_names == ()
+    assert (tmp_path / "out" / "notes.tar").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_the_sources_of_an_import_are_the_files_that_were_read(tmp_path: Path, brought: Path, kind: str) -> None:
+    WRITERS[kind](brought, {"id": IDS, "caption": list(CAPTIONS), "label": LABELS, **FEATURES})
+    np.savez(brought / "something_else.npz", x=1)
+    names = {source.name for source in bring(kind, brought, tmp_path).manifest.sources}
+    assert "classes.npz" in names and all(name.startswith(("test", "classes")) for name in names)
+
+
 @pytest.mark.parametrize("kind", TABLES)
 def test_a_split_that_lacks_a_modality_is_refused(
     tmp_path: Path, brought: Path, capsys: pytest.CaptureFixture[str], kind: str

@@ -2,6 +2,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -12,7 +13,9 @@ import extract_features
 from feature_cache import FeatureCache, datasets, open_cache
 from feature_cache.interchange.hdf5 import LAYOUTS, class_text
 from feature_cache.lock import Share, running
+from feature_cache.manifest import SPLITS
 from feature_cache.registry import resolve
+from feature_cache.unfinished import Unfinished
 from tests.feature_cache.made_caches import assert_equal_content, write_cache
 from tests.feature_cache.reference_files import COUNTS, ROWS, Files, content
 from tests.raw_datasets import write_raw_datasets
@@ -134,6 +137,17 @@ def test_a_text_that_is_no_classs_is_refused(tmp_path: Path, capsys: pytest.Capt
     assert repr(item) in said
 
 
+def test_items_of_another_dataset_whose_texts_are_their_own_have_no_class(tmp_path: Path) -> None:
+    cache = write_cache(tmp_path / "cache", {"text": 4, "audio": 4}, encoder="unibind", open_classes=0)
+    out = exported(cache, tmp_path / "out")
+    named = [f"--path={out}", "--encoder=unibind", "--dataset=birds", "--modalities=text,audio"]
+    assert extract_features.main(["import", "--from=hdf5", *named, f"--cache_dir={tmp_path}"]) == 0
+    back = open_cache(tmp_path / "unibind" / "birds")
+    assert back.class_names == cache.class_names and set(back.labels("train")) == {-1}
+    assert np.asarray(back.class_features).tobytes() == np.asarray(cache.class_features).tobytes()
+    assert np.array_equal(back.features("train", "audio"), cache.features("train", "audio"))
+
+
 def test_without_a_class_file_the_first_items_texts_stand_for_the_classes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -221,6 +235,18 @@ def test_a_finished_cache_is_replaced_only_when_asked_for(tmp_path: Path, capsys
     assert open_cache(before.parent).manifest.dtype == "float16"
 
 
+def test_an_unfinished_extraction_is_not_lost_to_an_import(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = Files(tmp_path / "h5", "llvip", "imagebind").write()
+    folder = imported(files, tmp_path / "refused").path
+    manifest = open_cache(folder).manifest
+    (folder / "manifest.json").unlink()
+    Unfinished(replace(manifest, splits={}), dict.fromkeys(SPLITS, 9)).write(folder)
+    before = sorted(path.name for path in folder.iterdir())
+    assert "not finished" in refused(capsys, files, tmp_path)
+    assert sorted(path.name for path in folder.iterdir()) == before
+    imported(files, tmp_path / "refused", "--overwrite")
+
+
 def test_what_the_layout_cannot_hold_is_refused_or_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cache = write_cache(tmp_path / "uneven")
     export = ["export", "--to=hdf5", f"--path={tmp_path / 'out'}"]
@@ -238,34 +264,13 @@ def test_what_the_layout_cannot_hold_is_refused_or_said(tmp_path: Path, capsys: 
     assert "is not empty" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("encoder", ["imagebind", "unibind"])
-def test_a_cache_of_nyudv2_without_classes_gets_those_that_the_reference_expects(tmp_path: Path, encoder: str) -> None:
-    folder = tmp_path / encoder / "nyudv2"
-    widths = {"vision": 3, "text": 3, "depth": 3}
-    cache = write_cache(folder, widths, classes=0, open_classes=0, encoder=encoder, dataset="nyudv2")
-    out = exported(cache, tmp_path / "out")
-    names = sorted(set(cache.captions("train")) - {""})
-    found = content(out / f"nyudv2_class_{encoder}.h5")
-    for name in names:
-        first = np.asarray(cache.features("train", "text")[cache.captions("train").index(name)])
-        assert found[name] == b"float32 (3,)" + first.tobytes()
-    assert list(found) == names
-    if encoder == "imagebind":
-        keys = content(out / "nyudv2_train_imagebind.h5")
-        numbers = {name: number for number, name in enumerate(names)}
-        assert set(keys) == {
-            f"{item}__{caption or 'no label'}__{numbers.get(caption, len(names))}"
-            for item, caption in zip(cache.ids("train"), cache.captions("train"), strict=True)
-        }
-
-
 @pytest.mark.parametrize("dataset", sorted(ROWS))
 def test_the_layout_agrees_with_the_projects_own_dataset(tmp_path: Path, dataset: str) -> None:
     media = resolve(datasets.REGISTRY, "dataset", dataset)(write_raw_datasets(tmp_path))
     layout = LAYOUTS[dataset]
     assert media.modalities == layout.modalities == ROWS[dataset]
     assert all(label.text == class_text(label.name, layout) for label in media.classes)
-    assert bool(media.classes) == (dataset in ("ucf101", "esc50", "vggsound_s"))
+    assert bool(media.classes) == (dataset in CLASSIFIED)
 
 
 def test_an_import_is_refused_while_another_process_makes_the_cache(

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,7 +102,9 @@ def test_many_datasets_at_once_are_complete_only_together(capsys: pytest.Capture
 
 
 @pytest.mark.parametrize("name", PROVENANCE)
-@pytest.mark.parametrize("damage", ["empty files", "noise", "folders instead of files", "a file instead of the folder"])
+@pytest.mark.parametrize(
+    "damage", ["empty files", "noise", "an open quote", "folders instead of files", "a file instead of the folder"]
+)
 def test_damage_and_half_downloads_are_described_without_an_error(
     capsys: pytest.CaptureFixture[str], raw: Path, tmp_path: Path, name: str, damage: str
 ) -> None:
@@ -115,9 +118,21 @@ def test_damage_and_half_downloads_are_described_without_an_error(
             if damage == "folders instead of files":
                 path.mkdir()
             else:
-                path.write_bytes(b"" if damage == "empty files" else bytes(range(256)) * 3)
+                contents = {"empty files": b"", "an open quote": b'file_name,"' + b"x" * 200_000}
+                path.write_bytes(contents.get(damage, bytes(range(256)) * 3))
     code, said = describe(capsys, name, tmp_path)
     assert code == 1 and f"{name}: " in said
+
+
+def test_sounds_of_clotho_count_however_their_accents_are_spelled(tmp_path: Path) -> None:
+    apart, together = (unicodedata.normalize(form, "Café à Zürich.wav") for form in ("NFD", "NFC"))
+    assert apart != together
+    for split, on_disk, in_table in (("development", apart, together), ("evaluation", together, apart)):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / on_disk).write_bytes(b"RIFF")
+        (tmp_path / f"clotho_captions_{split}.csv").write_text(f"file_name,caption_1\n{in_table},c\n")
+    findings = [check(tmp_path) for check in PROVENANCE["clotho"].checks]
+    assert [(finding.found, finding.expected) for finding in findings] == [(2, 2), (1, 1), (1, 1)]
 
 
 def test_unfinished_files_do_not_count(tmp_path: Path) -> None:

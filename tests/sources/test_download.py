@@ -279,6 +279,21 @@ def test_a_disk_that_is_too_small_is_said_before_anything_is_fetched(
     assert not site.fetched()
 
 
+def test_archives_of_unknown_size_count_beside_what_comes_out_of_them(
+    site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, download: Download
+) -> None:
+    """Also when the tables, which are most of the steps and hardly any of the bytes, are there."""
+    serve_clotho(site, monkeypatch, tmp_path)
+    clotho = tmp_path / "media/clotho"
+    clotho.mkdir(parents=True)
+    for split in ("development", "evaluation"):
+        shutil.copy(tmp_path / f"raw/clotho/clotho_captions_{split}.csv", clotho)
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10 * 10**9))
+    code, said = download("clotho", "--yes")
+    assert code == 1 and "clotho needs about 15.6 GB more" in said and not site.fetched()
+
+
 def test_a_hub_that_is_not_there_is_one_paragraph(monkeypatch: pytest.MonkeyPatch, download: Download) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     code, said = download("esc50", "--yes")

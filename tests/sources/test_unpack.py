@@ -96,6 +96,27 @@ def test_a_truncated_archive_is_an_error_that_says_what_to_do(tmp_path: Path, su
     assert not (tmp_path / "out/noise").exists()
 
 
+@pytest.mark.parametrize(
+    "suffix", [".zip", ".7z", ".tar.xz", ".tar.bz2"]
+)  # the others do not notice: checksums of whole archives are for downloads
+def test_flipped_bytes_are_an_error_that_says_what_to_do(tmp_path: Path, suffix: str) -> None:
+    random = np.random.default_rng(0).bytes(100_000)
+    if suffix in MAKERS:
+        archive = saved(tmp_path, suffix, {"noise": random})
+    else:
+        archive = tmp_path / f"archive{suffix}"
+        with tarfile.open(archive, f"w:{suffix.rpartition('.')[2]}") as tar:
+            member = tarfile.TarInfo("noise")
+            member.size = len(random)
+            tar.addfile(member, io.BytesIO(random))
+    data = bytearray(archive.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 400] = bytes(400)
+    archive.write_bytes(data)
+    with pytest.raises(UnpackError, match="delete it and give the same command again"):
+        unpack(archive, tmp_path / "out", nothing)
+    assert not (tmp_path / "out/noise").exists()
+
+
 @pytest.mark.parametrize("suffix", [".zip", ".tar", ".tar.gz"])
 def test_after_a_kill_only_what_is_missing_is_written(tmp_path: Path, suffix: str) -> None:
     archive = saved(tmp_path, suffix, FILES)
