@@ -11,7 +11,7 @@ from feature_cache.extraction.run import few_enough
 from feature_cache.lock import Share, running
 from feature_cache.manifest import CLASS_FILE, FILE_NAME, SPLITS, Manifest, record_of, shard_stem
 from feature_cache.shard_record import FIELDS, FinishedShard, read_finished
-from feature_cache.unfinished import Unfinished
+from feature_cache.unfinished import UNFINISHED_FILE, Unfinished
 from feature_cache.writer import CacheWriter
 
 
@@ -43,6 +43,11 @@ def merge(sources: Sequence[Path], into: Path, max_failure_rate: float = 0.01) -
 def _part(source: Path) -> Unfinished:
     """What a source belongs to; it may be finished or not."""
     if not (source / FILE_NAME).exists():
+        if not (source / UNFINISHED_FILE).exists():
+            raise CacheError(
+                f"{source} is no part of a cache: it has neither {FILE_NAME} nor {UNFINISHED_FILE}, which a run with "
+                "--shard writes when it ends. Wait for it, or name the folder CACHE_DIR/ENCODER/DATASET with --from."
+            )
         return Unfinished.load(source)
     manifest = Manifest.load(source)
     return Unfinished(manifest, {split: len(manifest.splits[split].shards) for split in SPLITS})

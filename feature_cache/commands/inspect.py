@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from feature_cache.commands.failing import run
+from feature_cache.errors import extract_command
 from feature_cache.flags import parse_strictly
 from feature_cache.inspection import THRESHOLD, Inspection, find_caches, inspect
 from feature_cache.manifest import CLASS_FILE, MediaSource
@@ -56,6 +57,9 @@ def show(found: Inspection, console: Console) -> None:
     console.print(Text(str(found.path), style="bold"), Text(found.state, style="green" if found.whole else "red"))
     for problem in _some(found.problems):
         console.print(f"  {problem}", markup=False, style="red")
+    if found.state == "damaged":
+        again = f"delete these files and run `{extract_command(found.path)}`, which makes them again."
+        console.print(f"  To put it right, {again}", markup=False)
     if found.manifest is not None:
         for name, value in _described(found):
             console.print(f"  {name:<14} {value}", markup=False)

@@ -16,7 +16,8 @@ example, with one machine each for the first two lines:
   python extract_features.py --encoder=pocketbind --dataset=emoji --cache_dir=part1 --shard=1/2
   python extract_features.py merge --from=part0/pocketbind/emoji,part1/pocketbind/emoji --into=caches/pocketbind/emoji
 
-The result is the cache that one run would have made, bit for bit on the same kind of device.
+The result is the cache that one run would have made, bit for bit on the same kind of device. Exit
+code: 0 = it is whole, 1 = it is not, 2 = the command makes no sense.
 """
 
 

@@ -265,7 +265,9 @@ def test_failures_of_the_parts_are_listed_once_and_counted_together(
 def test_folder_that_is_no_part_is_named(tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
     assert merge([tmp_path / "empty"], tiny.cache) == 1
-    assert "unfinished.json" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"{tmp_path / 'empty'} is no part of a cache: it has neither manifest.json nor unfinished.json" in said
+    assert "rm -rf" not in said
     for arguments in (["merge", "--from=nowhere", "--into=x"], ["merge", "--into=x"], ["merge", f"--from={tmp_path}"]):
         with pytest.raises(SystemExit, match="2"):
             extract_features.main(arguments)
