@@ -1,3 +1,4 @@
+import re
 import shlex
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import extract_features
-from feature_cache import CacheError, UnknownNameError, UserError, datasets, encoders, open_cache
+from feature_cache import CacheError, UnknownNameError, UserError, commands, datasets, encoders, open_cache
 from feature_cache.encoders.base import choose_device
 from feature_cache.registry import resolve
 from tests.feature_cache.conftest import Tiny
@@ -36,6 +37,7 @@ def test_help_explains_every_flag_and_shows_examples(capsys: pytest.CaptureFixtu
     assert "python extract_features.py --encoder=pocketbind --dataset=pocket" in said
     assert "With --overwrite it starts over each time" in said
     assert all(name in said for name in [*encoders.REGISTRY, *datasets.REGISTRY])
+    assert all(re.search(rf"  {command} +\w+", said) for command in commands.REGISTRY)
 
 
 @pytest.mark.parametrize(
@@ -198,14 +200,14 @@ def test_commands_of_the_error_message_repair_the_cache_and_redo_only_the_shard(
 
 
 def test_commands_of_the_error_message_can_be_pasted_whatever_the_folder_is_called(tmp_path: Path) -> None:
-    folder = tmp_path / "my caches" / "mine" / "birds"
+    folder = tmp_path / "my caches" / "pocketraw" / "sounds"
     folder.mkdir(parents=True)
     (folder / "manifest.json").write_text("{}")
     with pytest.raises(CacheError) as error:
         open_cache(folder)
     remove, extraction, checkout = (shlex.split(part) for part in str(error.value).split("`")[1::2])
     assert remove[2:] == [str(folder / "manifest.json")]
-    assert extraction[2:] == ["--encoder=mine", "--dataset=birds", f"--cache_dir={tmp_path / 'my caches'}"]
+    assert extraction[2:] == ["--encoder=pocketraw", "--dataset=sounds", f"--cache_dir={tmp_path / 'my caches'}"]
     assert checkout[3:] == [str(folder)]
 
 
