@@ -93,7 +93,8 @@ def _extract_dataset(flags: argparse.Namespace, name: str, machinery: Machinery,
     )  # fmt: skip
     reason = why_outdated(folder, encoder, dataset, options, flags.precision)
     if reason is None and flags.weights:  # a checkpoint that is named may be another than the last one
-        weights = machinery.encoder.weights_sha256()
+        with console.status(f"{name}: comparing the checksum of {flags.weights}"):
+            weights = machinery.encoder.weights_sha256()
         reason = why_outdated(folder, encoder, dataset, options, flags.precision, weights)
     reason = reason or _why_anyway(folder, flags)
     if reason is None:

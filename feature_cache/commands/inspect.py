@@ -35,14 +35,16 @@ def main(arguments: Sequence[str]) -> int:
     """Prints what the command line asks for on standard output; returns the exit code."""
     flags = parse(arguments)
     console = Console(highlight=False, soft_wrap=True)
-    return run(lambda: _inspect(flags, console), Console(stderr=True, highlight=False, soft_wrap=True))
+    aside = Console(stderr=True, highlight=False, soft_wrap=True)
+    return run(lambda: _inspect(flags, console, aside), aside)
 
 
-def _inspect(flags: argparse.Namespace, console: Console) -> int:
+def _inspect(flags: argparse.Namespace, console: Console, aside: Console) -> int:
     folders = list(dict.fromkeys(folder for path in flags.cache for folder in find_caches(path)))
     found = []
     for folder in folders:
-        found.append(inspect(folder))
+        with aside.status(f"reading {folder}"):
+            found.append(inspect(folder))
         if not flags.json:
             show(found[-1], console)
     if flags.json:

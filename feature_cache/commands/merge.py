@@ -26,7 +26,8 @@ def main(arguments: Sequence[str]) -> int:
     flags = _parse(arguments)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
-        manifest = merge(flags.sources, flags.into, flags.max_failure_rate)
+        with console.status(f"copying what is whole into {flags.into}"):
+            manifest = merge(flags.sources, flags.into, flags.max_failure_rate)
     except UserError as error:
         console.print(str(error), markup=False, style="red")
         return 1

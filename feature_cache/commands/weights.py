@@ -44,7 +44,9 @@ def main(arguments: Sequence[str]) -> int:
                 return 1
         with _progress_bar(checkpoint.name, console) as progress:
             checkpoint.fetch(place, progress)
-        console.print(f"{encoder.name}: {_described(place)}", markup=False)
+        with console.status(f"computing the SHA-256 of {place}"):
+            described = _described(place)
+        console.print(f"{encoder.name}: {described}", markup=False)
     except (UserError, OSError, ImportError) as error:
         console.print(f"{encoder.name}: {error}", markup=False, style="red")
         return 1

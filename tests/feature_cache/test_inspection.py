@@ -184,6 +184,16 @@ def test_a_folder_without_a_cache_says_so(tmp_path: Path, capsys: pytest.Capture
     assert "the folder does not exist" in capsys.readouterr().out
 
 
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
+    write_cache(tmp_path)
+    command = [sys.executable, extract_features.__file__, "inspect", f"--cache={tmp_path}", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 1
+
+
 def test_what_was_exported_is_not_taken_for_a_cache(tmp_path: Path) -> None:
     write_cache(tmp_path / "mine" / "birds")
     (tmp_path / "webdataset").mkdir()

@@ -177,6 +177,17 @@ def test_stopped_merge_goes_on(
     assert tiny.files() == alone
 
 
+def test_merge_that_is_stopped_by_hand_leaves_no_traceback(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def stop(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("feature_cache.commands.merge.merge", stop)
+    assert merge([tmp_path], tiny.cache) == 130
+    assert "merge: stopped. Give the same command again." in capsys.readouterr().err
+
+
 def test_part_that_is_not_given_is_missed_by_the_names_of_its_shards(
     tiny: Tiny, parts: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
