@@ -171,6 +171,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     unused = [name for name in ("pairs", "name", "license") if getattr(flags, name) is not None]
     if FOLDER not in flags.dataset and unused:
         parser.error(f"--{unused[0]} belongs to --dataset={FOLDER}, but --dataset is {','.join(flags.dataset)}")
+    elsewhere = [name for name in flags.dataset if flags.source == "tfds" and name not in datasets.TFDS]
+    if elsewhere:
+        parser.error(f"--source=tfds is for {' and '.join(datasets.TFDS)}; leave it away for {', '.join(elsewhere)}")
     if not 0 <= flags.max_failure_rate <= 1:
         parser.error(f"--max_failure_rate should be between 0 and 1, but is {flags.max_failure_rate:g}")
     if flags.engine == "ray" and flags.shard != Share():

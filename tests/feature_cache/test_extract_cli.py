@@ -89,6 +89,13 @@ def test_missing_flag_is_named(tiny: Tiny, capsys: pytest.CaptureFixture[str], g
     assert f"{missing} is missing" in refused(capsys, given)
 
 
+def test_a_source_that_does_not_have_a_dataset_is_refused_before_anything_is_done(
+    tiny: Tiny, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refused(capsys, "--encoder=tinybind", "--dataset=ucf101,esc50,tones", "--source=tfds")
+    assert "--source=tfds is for ucf101 and nyudv2; leave it away for esc50, tones" in said
+
+
 def test_missing_media_are_reported_without_a_traceback_and_leave_no_folder(
     tiny: Tiny, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
