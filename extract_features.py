@@ -20,7 +20,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UnknownNameError as error:
         print(f"{error} Without one, media are extracted: --help shows examples.", file=sys.stderr)
         return 2
-    code: int = run(rest)
+    try:
+        code: int = run(rest)
+    except KeyboardInterrupt:  # of the commands that have no more to say about it
+        print(f"{command}: stopped. Give the same command again.", file=sys.stderr)
+        return 130
     return code
 
 

@@ -239,6 +239,14 @@ class _Transfer:
         self._progress(self._done, self._done)
 
 
+def first_cause(error: Exception) -> BaseException:
+    """What the system said below the layers of a client, "Name or service not known"; the error itself if nothing."""
+    cause: BaseException = error
+    while below := cause.__cause__ or cause.__context__:
+        cause = below
+    return cause if isinstance(cause, OSError) and cause.errno else error
+
+
 class _Lost(Exception):
     """Another try may succeed, after `wait` seconds if the server says so."""
 

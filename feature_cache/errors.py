@@ -30,27 +30,27 @@ class UnknownNameError(UserError):
 def extract_command(folder: Path) -> str:
     """The command that makes the cache in `folder`, which is called `<cache_dir>/<encoder>/<dataset>`.
 
-    A dataset that is not in the registry is one's own, from a table of pairs; so are the features of an encoder that is
-    not in its registry. What only the user knows is in capitals.
+    What the folder's name does not tell is in capitals: the table of somebody's own media, and where features of
+    somebody's own encoder come from.
 
     >>> extract_command(Path("caches/pocketbind/emoji"))
     'python extract_features.py --encoder=pocketbind --dataset=emoji --cache_dir=caches'
+    >>> extract_command(Path("caches/pocketbind/birds"))
+    'python extract_features.py --encoder=pocketbind --dataset=folder --pairs=TABLE --name=birds --cache_dir=caches'
+    >>> extract_command(Path("caches/mine/birds"))
+    'python extract_features.py import --from=FORMAT --path=FILES --encoder=mine --dataset=birds --cache_dir=caches'
     >>> extract_command(Path("caches/synthetic/esc50"))
     'python -m feature_cache.synthetic --dataset=esc50 --cache_dir=caches'
-    >>> extract_command(Path("caches/imagebind/birds"))
-    'python extract_features.py --encoder=imagebind --dataset=folder --pairs=TABLE --name=birds --cache_dir=caches'
-    >>> extract_command(Path("caches/mine/birds"))
-    'python extract_features.py import --from=FORMAT --path=FOLDER --encoder=mine --dataset=birds --cache_dir=caches'
     """
     from feature_cache import datasets, encoders  # which import this module
 
     if len(folder.parts) < 2:
         folder = folder.absolute()
-    encoder, dataset = folder.parent.name, folder.name
+    encoder, dataset = folder.parent.name or "ENCODER", folder.name
     if encoder == "synthetic":
         made = ["-m", "feature_cache.synthetic", f"--dataset={dataset}"]
     elif encoder not in encoders.REGISTRY:
-        made = ["extract_features.py", "import", "--from=FORMAT", "--path=FOLDER", f"--encoder={encoder}"]
+        made = ["extract_features.py", "import", "--from=FORMAT", "--path=FILES", f"--encoder={encoder}"]
         made.append(f"--dataset={dataset}")
     elif dataset not in datasets.REGISTRY:
         made = ["extract_features.py", f"--encoder={encoder}", "--dataset=folder", "--pairs=TABLE", f"--name={dataset}"]

@@ -25,6 +25,7 @@ from feature_cache.reader import FeatureCache, open_cache
 
 THRESHOLD = 1e-3
 """Of directions, relative to the strongest."""
+SHARD_ENDINGS = ("parquet", "safetensors")
 Json: TypeAlias = "dict[str, Any]"
 
 
@@ -212,7 +213,7 @@ def _without_manifest(path: Path, error: DamagedCacheError) -> Inspection:
     if unfinished:
         problems.append(f"{FILE_NAME} is missing, which is written last: {_said(path)}")
     for split in SPLITS:
-        stems = {file.stem for ending in ("parquet", "safetensors") for file in path.glob(f"{split}-*.{ending}")}
+        stems = {file.stem for ending in SHARD_ENDINGS for file in path.glob(f"{split}-*.{ending}")}
         for stem in sorted(stems):
             if not (path / f"{stem}.safetensors").is_file() or not (path / f"{stem}.parquet").is_file():
                 problems.append(f"the shard {stem} has only one of its two files: it will be made again")
@@ -240,7 +241,8 @@ def _failed(path: Path) -> dict[str, int]:
 def _looks_like_one(path: Path) -> bool:
     if not path.is_dir():
         return False
-    return (path / FILE_NAME).exists() or any(path.glob("*-[0-9][0-9][0-9][0-9][0-9].*"))
+    shard = "*-[0-9][0-9][0-9][0-9][0-9]"  # other formats number their files likewise: train-00000.tar
+    return (path / FILE_NAME).exists() or any(any(path.glob(f"{shard}.{ending}")) for ending in SHARD_ENDINGS)
 
 
 def _said(path: Path) -> str:

@@ -10,7 +10,7 @@ from feature_cache.errors import CacheError
 from feature_cache.lock import Share, running
 from feature_cache.manifest import CLASS_FILE, FILE_NAME, SPLITS, Manifest, record_of, shard_stem
 from feature_cache.shard_record import FIELDS, FinishedShard, few_enough, items_checksum, read_finished
-from feature_cache.unfinished import Unfinished
+from feature_cache.unfinished import UNFINISHED_FILE, Unfinished
 from feature_cache.writer import CacheWriter
 
 
@@ -42,6 +42,11 @@ def merge(sources: Sequence[Path], into: Path, max_failure_rate: float = 0.01) -
 def _part(source: Path) -> Unfinished:
     """What a source belongs to; it may be finished or not."""
     if not (source / FILE_NAME).exists():
+        if not (source / UNFINISHED_FILE).exists():
+            raise CacheError(
+                f"{source} is no part of a cache: it has neither {FILE_NAME} nor {UNFINISHED_FILE}, which a run with "
+                "--shard writes when it ends. Wait for it, or name the folder CACHE_DIR/ENCODER/DATASET with --from."
+            )
         return Unfinished.load(source)
     manifest = Manifest.load(source)
     return Unfinished(

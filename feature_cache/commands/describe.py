@@ -122,9 +122,11 @@ def _print_verdict(source: Provenance, findings: Sequence[Finding], data_root: P
     console.print(f"{source.name}: {result}", style="green" if result == "complete" else "red", markup=False)
     if result == "complete":
         return
+    missing: list[str] = []
     for finding in findings:
-        for path in finding.missing:
-            console.print(f"  missing: {path}", markup=False)
+        missing += finding.missing
+    for path in dict.fromkeys(missing):  # what a missing table would list is missing with it
+        console.print(f"  missing: {path}", markup=False)
     console.print(how_to_get(source, data_root), markup=False)
 
 
@@ -134,16 +136,16 @@ def _describe_pocket(name: str, data_root: Path, console: Console) -> bool:
 
     archives = [archive for archive in ARCHIVES if archive.dataset == name]
     console.print(f"[bold]{name}[/bold], of the pocket suite; docs/pocket.md describes it")
-    table = Table("package", "home", "folder", "there", box=None, pad_edge=False)
+    lines = []
     for archive in archives:
         there = is_unpacked(archive, data_root)
-        row = archive.package, archive.url, str(archive.folder(data_root)), "yes" if there else "no"
-        table.add_row(*map(_escaped, row), style="green" if there else "red")
+        what = f"{archive.package} ({archive.url}): {'' if there else 'not '}in {archive.folder(data_root)}"
+        lines.append((what, "green" if there else "red"))
     if not archives:
         console.print("It is made from the media of other datasets of the suite.")
         archives = list(ARCHIVES)
-    else:
-        console.print(table)
+    for line, style in lines:
+        console.print(line, style=style, markup=False)
     complete = all(is_unpacked(archive, data_root) for archive in archives)
     console.print(f"{name}: {'complete' if complete else 'incomplete'}", style="green" if complete else "red")
     if not complete:

@@ -3,16 +3,16 @@
 import argparse
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from feature_cache import datasets, encoders
 from feature_cache.commands.explanations import explained
 from feature_cache.commands.machinery import Machinery, default_workers
+from feature_cache.commands.progress import progress_of
 from feature_cache.datasets.base import Dataset
 from feature_cache.encoders.base import PRECISIONS
 from feature_cache.errors import CacheError, DamagedCacheError
@@ -26,6 +26,14 @@ from feature_cache.manifest import DTYPES, FAILURES_FILE, FILE_NAME, Manifest
 from feature_cache.registry import resolve
 
 EXAMPLES = """
+other commands, each with a --help of its own:
+  describe   what a dataset needs, where to get it, and what of it is there
+  download   fetches datasets             weights   fetches the checkpoint of an encoder
+  inspect    what is in caches            merge     joins the caches of --shard runs without a shared disk
+  import     caches of your own features  export    the features of a cache in other formats
+as in
+  python extract_features.py describe --dataset=esc50
+
 examples:
   python extract_features.py --encoder=pocketbind --dataset=emoji
   python extract_features.py --encoder=pocketbind --dataset=pocket --cache_dir=caches
@@ -89,7 +97,8 @@ def _extract_dataset(flags: argparse.Namespace, name: str, machinery: Machinery,
     )  # fmt: skip
     reason = why_outdated(folder, encoder, dataset, options, flags.precision)
     if reason is None and flags.weights:  # a checkpoint that is named may be another than the last one
-        weights = machinery.encoder.weights_sha256()
+        with console.status(f"{name}: comparing the checksum of {flags.weights}"):
+            weights = machinery.encoder.weights_sha256()
         reason = why_outdated(folder, encoder, dataset, options, flags.precision, weights)
     reason = reason or _why_anyway(folder, flags)
     if reason is None:
@@ -101,7 +110,7 @@ def _extract_dataset(flags: argparse.Namespace, name: str, machinery: Machinery,
     media = dataset(data_root)
     for note in getattr(media, "notes", ()):
         console.print(f"{name}: {note}", markup=False)
-    with progress_bar(name, console) as progress:
+    with progress_of(name, console) as progress:
         report = extract(folder, machinery.encoder, media, options, progress, machinery.engine(dataset, data_root))
     console.print(f"{name}: {summary(report, folder, options)}", markup=False)
     return report.finished or report.absent > 0
@@ -167,27 +176,6 @@ def summary(report: Report, folder: Path, options: Options) -> str:
     return text
 
 
-@contextmanager
-def progress_bar(name: str, console: Console) -> Iterator[Callable[[int, int, bool], None]]:
-    """A bar with items/s and time left; yields the `progress` of `extract`. Items done earlier do not count."""
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TaskProgressColumn(),
-        TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(name, total=None, rate="")
-        earlier = 0
-
-        def progress(count: int, total: int, reused: bool) -> None:
-            nonlocal earlier
-            earlier += count * reused
-            bar.update(task, total=total - earlier, advance=0 if reused else count)
-            speed = bar.tasks[task].speed
-            bar.update(task, rate=f"{speed:.1f} items/s" if speed else "")
-
-        yield progress
-
-
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The flags, checked; `dataset` is a list. Ends the program with exit code 2 on a mistake, naming it."""
     parser = _parser()
@@ -200,6 +188,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     unused = [name for name in ("pairs", "name", "license") if getattr(flags, name) is not None]
     if FOLDER not in flags.dataset and unused:
         parser.error(f"--{unused[0]} belongs to --dataset={FOLDER}, but --dataset is {','.join(flags.dataset)}")
+    elsewhere = [name for name in flags.dataset if flags.source == "tfds" and name not in datasets.TFDS]
+    if elsewhere:
+        parser.error(f"--source=tfds is for {' and '.join(datasets.TFDS)}; leave it away for {', '.join(elsewhere)}")
     if not 0 <= flags.max_failure_rate <= 1:
         parser.error(f"--max_failure_rate should be between 0 and 1, but is {flags.max_failure_rate:g}")
     if flags.engine == "ray" and flags.shard != Share():

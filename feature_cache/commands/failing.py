@@ -1,5 +1,7 @@
 """How commands end: an error is a paragraph that says what to do, and an exit code."""
 
+import os
+import sys
 from collections.abc import Callable
 
 from rich.console import Console
@@ -18,6 +20,9 @@ def run(action: Callable[[], int], console: Console) -> int:
             f"{error}. This format needs a package that is not there; to get it, run `make extract-deps`, or for tfds "
             "`pip install tensorflow-datasets array_record`."
         )
+    except BrokenPipeError:  # as of `| head`, which has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
+        return 1
     except OSError as error:
         path = error.filename2 or error.filename or "a file"
         said = f"{path}: {error.strerror or error}. Put that right, and try again."

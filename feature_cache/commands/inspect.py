@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from feature_cache.commands.failing import run
+from feature_cache.errors import extract_command
 from feature_cache.flags import parse_strictly
 from feature_cache.inspection import THRESHOLD, Inspection, find_caches, inspect
 from feature_cache.manifest import CLASS_FILE, MediaSource
@@ -34,14 +35,16 @@ def main(arguments: Sequence[str]) -> int:
     """Prints what the command line asks for on standard output; returns the exit code."""
     flags = parse(arguments)
     console = Console(highlight=False, soft_wrap=True)
-    return run(lambda: _inspect(flags, console), Console(stderr=True, highlight=False, soft_wrap=True))
+    aside = Console(stderr=True, highlight=False, soft_wrap=True)
+    return run(lambda: _inspect(flags, console, aside), aside)
 
 
-def _inspect(flags: argparse.Namespace, console: Console) -> int:
+def _inspect(flags: argparse.Namespace, console: Console, aside: Console) -> int:
     folders = list(dict.fromkeys(folder for path in flags.cache for folder in find_caches(path)))
     found = []
     for folder in folders:
-        found.append(inspect(folder))
+        with aside.status(f"reading {folder}"):
+            found.append(inspect(folder))
         if not flags.json:
             show(found[-1], console)
     if flags.json:
@@ -56,6 +59,9 @@ def show(found: Inspection, console: Console) -> None:
     console.print(Text(str(found.path), style="bold"), Text(found.state, style="green" if found.whole else "red"))
     for problem in _some(found.problems):
         console.print(f"  {problem}", markup=False, style="red")
+    if found.state == "damaged":
+        again = f"delete these files and run `{extract_command(found.path)}`, which makes them again."
+        console.print(f"  To put it right, {again}", markup=False)
     if found.manifest is not None:
         for name, value in _described(found):
             console.print(f"  {name:<14} {value}", markup=False)

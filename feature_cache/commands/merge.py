@@ -16,7 +16,8 @@ example, with one machine each for the first two lines:
   python extract_features.py --encoder=pocketbind --dataset=emoji --cache_dir=part1 --shard=1/2
   python extract_features.py merge --from=part0/pocketbind/emoji,part1/pocketbind/emoji --into=caches/pocketbind/emoji
 
-The result is the cache that one run would have made, bit for bit on the same kind of device.
+The result is the cache that one run would have made, bit for bit on the same kind of device. Exit
+code: 0 = it is whole, 1 = it is not, 2 = the command makes no sense.
 """
 
 
@@ -25,7 +26,8 @@ def main(arguments: Sequence[str]) -> int:
     flags = _parse(arguments)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
-        manifest = merge(flags.sources, flags.into, flags.max_failure_rate)
+        with console.status(f"copying what is whole into {flags.into}"):
+            manifest = merge(flags.sources, flags.into, flags.max_failure_rate)
     except UserError as error:
         console.print(str(error), markup=False, style="red")
         return 1

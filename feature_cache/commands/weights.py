@@ -11,7 +11,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from feature_cache import encoders
 from feature_cache.checksums import sha256_of_file
-from feature_cache.encoders.weights.checkpoints import Checkpoint
+from feature_cache.encoders.weights.checkpoints import Checkpoint, ManualCheckpoint
 from feature_cache.errors import UserError
 from feature_cache.flags import one_of, parse_strictly
 from feature_cache.registry import resolve
@@ -37,14 +37,16 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     place = checkpoint.place(encoder.name, flags.weights)
     try:
-        if not place.exists():
+        if not checkpoint.begun(place):
             _show(encoder.name, checkpoint, place, console)
-            if not (flags.yes or _confirmed()):
+            if not (flags.yes or isinstance(checkpoint, ManualCheckpoint) or _confirmed()):
                 console.print(f"{encoder.name}: nothing was fetched; --yes agrees without being asked.")
                 return 1
         with _progress_bar(checkpoint.name, console) as progress:
             checkpoint.fetch(place, progress)
-        console.print(f"{encoder.name}: {_described(place)}", markup=False)
+        with console.status(f"computing the SHA-256 of {place}"):
+            described = _described(place)
+        console.print(f"{encoder.name}: {described}", markup=False)
     except (UserError, OSError, ImportError) as error:
         console.print(f"{encoder.name}: {error}", markup=False, style="red")
         return 1

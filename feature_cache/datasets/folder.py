@@ -12,6 +12,7 @@ A cell of text may be empty: it is an empty caption, and embedded as one. An emp
 that cannot be opened, make the item a failure that is listed: a cache has every item in every modality.
 """
 
+import zipfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -70,8 +71,9 @@ class Folder:
         if not table.has_splits:
             counts = ", ".join(f"{split} {len(items)}" for split, items in self._splits.items())
             self.notes = (
-                f"{self.pairs.name} has no column {SPLIT!r}, so that the rows are split by their captions, equal ones "
-                f"together: {counts}. Add the column to say it yourself.",
+                f"{self.pairs.name} has no column {SPLIT!r}, so that the rows are split by their captions, those "
+                "that differ in numbers, colours, sizes and the like alone together: "
+                f"{counts}. Add the column to say it yourself.",
             )
 
     def items(self, split: str) -> Sequence[Item]:
@@ -111,6 +113,9 @@ def open_medium(modality: str, path: Path) -> Raw:
 
 def open_motion(path: Path) -> Motion:
     """A recording of an inertial sensor. Raises `ValueError` for an .npz whose two arrays are not as they should be."""
+    with path.open("rb") as opened:
+        if not zipfile.is_zipfile(opened):
+            raise ValueError(f"{path.name} should be an .npz with the arrays samples and rate, but is no .npz")
     with np.load(path, allow_pickle=False) as file:
         if not {"samples", "rate"} <= set(file.files):
             raise ValueError(f"{path.name} should have the arrays samples and rate, but has {', '.join(file.files)}")

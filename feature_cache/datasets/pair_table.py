@@ -118,7 +118,9 @@ def _parquet_rows(path: Path) -> tuple[list[str], list[Cells]]:
     try:
         table = pq.read_table(pa.BufferReader(_content(path)))
     except (OSError, pa.ArrowException) as error:
-        raise MediaError(f"{path} should be a Parquet file, but cannot be read as one: {error}.") from None
+        raise MediaError(
+            f"{path} should be a Parquet file, but cannot be read as one: {str(error).rstrip('.')}."
+        ) from None
     for field in table.schema:
         kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
         right = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)

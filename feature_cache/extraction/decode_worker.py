@@ -43,9 +43,17 @@ def _serve(channel: socket.socket) -> None:
     except Exception as error:
         send(channel, packed(portable(error)))
         return
+    _quieten_libraries()
     send(channel, packed(None))
     while True:
         send(channel, packed(_answer(encoder, channel)))
+
+
+def _quieten_libraries() -> None:
+    """Keeps standard error for Python: libmpg123 and others write there what comes back as a failure's reason, too."""
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
 
 
 def _answer(encoder: Any, channel: socket.socket) -> object:

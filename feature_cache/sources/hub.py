@@ -9,6 +9,7 @@ import os
 from fnmatch import fnmatch
 from textwrap import shorten
 
+from feature_cache.downloading import first_cause
 from feature_cache.errors import UserError
 from feature_cache.sources.plan import Checksum, Part
 from feature_cache.sources.provenance import Hub
@@ -33,9 +34,10 @@ def hub_parts(hub: Hub) -> list[Part]:
     try:
         info = HfApi(endpoint=endpoint).dataset_info(hub.repo, files_metadata=True)
     except (OSError, ValueError) as error:  # all errors of the hub's client and of the network are one of these
+        reason = shorten(str(first_cause(error)), 160).rstrip(".")
         raise HubError(
-            f"The files of {hub.repo} cannot be listed: {shorten(str(error), 160)} Check the network; where a mirror "
-            "stands in for https://huggingface.co, set HF_ENDPOINT to its address."
+            f"The files of {hub.repo} cannot be listed: {reason}. Check the network; where a mirror stands in "
+            "for https://huggingface.co, set HF_ENDPOINT to its address."
         ) from error
     parts = []
     for file in sorted(info.siblings or [], key=lambda file: file.rfilename):

@@ -233,7 +233,8 @@ def test_without_splits_rows_of_one_caption_stay_together_and_the_user_is_told(
     extracted(pairs)
     said = capsys.readouterr().err
     counts = ", ".join(f"{split} {len(items[split])}" for split in SPLITS)
-    assert f"has no column 'split', so that the rows are split by their captions, equal ones together: {counts}" in said
+    assert "has no column 'split', so that the rows are split by their captions" in said
+    assert f"and the like alone together: {counts}. Add the column" in said
 
 
 def test_classes_are_sorted_and_have_the_text_that_any_of_their_rows_gives(tmp_path: Path) -> None:
@@ -373,6 +374,11 @@ def test_recordings_that_are_not_as_they_should_be_fail(tmp_path: Path, arrays: 
     np.savez(tmp_path / "x.npz", **arrays)
     with pytest.raises(ValueError, match=expected):
         open_motion(tmp_path / "x.npz")
+    (tmp_path / "x.npz").write_text("a table of numbers")
+    with pytest.raises(ValueError, match="x.npz should be an .npz with the arrays samples and rate"):
+        open_motion(tmp_path / "x.npz")
+    with pytest.raises(FileNotFoundError):
+        open_motion(tmp_path / "z.npz")
     np.savez(tmp_path / "y.npz", samples=np.ones((4, 6)), rate=50.0)
     motion = open_motion(tmp_path / "y.npz")
     assert isinstance(motion, Motion)

@@ -168,9 +168,9 @@ def test_the_source_is_chosen_by_the_flag_and_seen_in_the_version() -> None:
 
 def test_extraction_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--encoder=pocketbind", f"--data_root={tmp_path}", f"--cache_dir={tmp_path}", "--source=tfds"]
-    assert extract_features.main([*flags, "--dataset=ucf101,esc50"]) == 1
+    assert extract_features.main([*flags, "--dataset=ucf101"]) == 1
     said = capsys.readouterr().err
-    assert "--source=tfds --data_root" in said and "no dataset with --source=tfds 'esc50'" in said
+    assert "--source=tfds --data_root" in said
     assert "Traceback" not in said
 
 

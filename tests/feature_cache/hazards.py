@@ -39,6 +39,13 @@ def die_once(marker: Path) -> Waveform:
     return sound(1)
 
 
+def shout() -> Waveform:
+    """As a library in C does, and as Python does."""
+    os.write(2, b"Note: Illegal Audio-MPEG-Header\n")
+    print("Python's own", file=sys.stderr)
+    return sound(1)
+
+
 def leave() -> Waveform:
     os._exit(3)
 

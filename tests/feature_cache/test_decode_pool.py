@@ -177,6 +177,17 @@ def test_fault_that_no_medium_would_be_spared_comes_out_as_itself(
     assert len(run(pool, [item("a", partial(hazards.sound, 1))])) == 1
 
 
+def test_what_libraries_print_on_standard_error_does_not_get_into_the_users_way(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with DecodePool(TinyBind(), 1) as pool:
+        (outcome,) = run(pool, [item("a", hazards.shout)])
+    assert not isinstance(outcome, Failure)
+    said = capfd.readouterr().err
+    assert "Python's own" in said
+    assert "Illegal Audio-MPEG-Header" not in said
+
+
 def test_medium_whose_function_cannot_be_sent_is_named_with_what_to_do(pool: DecodePool) -> None:
     with pytest.raises(UserError, match=r"The audio of item 'odd' cannot be sent.*functools.partial.*--workers=0"):
         run(pool, [item("fine", partial(hazards.sound, 1)), item("odd", lambda: hazards.sound(1))])

@@ -1,3 +1,4 @@
+import re
 import shlex
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import extract_features
-from feature_cache import CacheError, UnknownNameError, UserError, datasets, encoders, open_cache
+from feature_cache import CacheError, UnknownNameError, UserError, commands, datasets, encoders, open_cache
 from feature_cache.commands import bring, extract
 from feature_cache.encoders.base import choose_device
 from feature_cache.registry import resolve
@@ -37,6 +38,7 @@ def test_help_explains_every_flag_and_shows_examples(capsys: pytest.CaptureFixtu
     assert "python extract_features.py --encoder=pocketbind --dataset=pocket" in said
     assert "With --overwrite it starts over each time" in said
     assert all(name in said for name in [*encoders.REGISTRY, *datasets.REGISTRY])
+    assert all(re.search(rf"  {command} +\w+", said) for command in commands.REGISTRY)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +88,13 @@ def test_impossible_value_is_named_with_its_flag(
 @pytest.mark.parametrize(("given", "missing"), [("--encoder=tinybind", "--dataset"), ("--dataset=tones", "--encoder")])
 def test_missing_flag_is_named(tiny: Tiny, capsys: pytest.CaptureFixture[str], given: str, missing: str) -> None:
     assert f"{missing} is missing" in refused(capsys, given)
+
+
+def test_a_source_that_does_not_have_a_dataset_is_refused_before_anything_is_done(
+    tiny: Tiny, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refused(capsys, "--encoder=tinybind", "--dataset=ucf101,esc50,tones", "--source=tfds")
+    assert "--source=tfds is for ucf101 and nyudv2; leave it away for esc50, tones" in said
 
 
 def test_missing_media_are_reported_without_a_traceback_and_leave_no_folder(

@@ -10,6 +10,7 @@ import pytest
 import extract_features
 from cmcl_jax import projector
 from feature_cache import FeatureCache, open_cache
+from feature_cache.errors import extract_command
 from feature_cache.inspection import effective_rank, find_caches, inspect
 from tests.feature_cache.made_caches import WIDTHS, write_cache
 
@@ -140,6 +141,7 @@ def test_every_damaged_file_is_named(
     assert f"{tmp_path} damaged" in said
     assert f"  {name} " in said
     assert "  validation-00000.parquet " in said
+    assert f"To put it right, delete these files and run `{extract_command(tmp_path)}`" in said
     assert "every file has" not in said
     assert "train 7, validation 3, test 4" in said
     assert run(f"--cache={tmp_path}", "--json") == 1
@@ -168,7 +170,7 @@ def test_unfinished_cache_says_what_is_there_and_what_is_missing(
     said = capsys.readouterr().out
     assert f"{folder} unfinished" in said
     assert "manifest.json is missing" in said
-    assert "python extract_features.py import --from=FORMAT --path=FOLDER --encoder=mine --dataset=birds" in said
+    assert f"import --from=FORMAT --path=FILES --encoder=mine --dataset=birds --cache_dir={tmp_path}`" in said
     assert "the shard train-00001 is missing, while later ones are there" in said
     assert "the shard test-00001 has only one of its two files" in said
     assert "train 4 (+ 1 failed), validation 3, test 3" in said
@@ -180,6 +182,23 @@ def test_a_folder_without_a_cache_says_so(tmp_path: Path, capsys: pytest.Capture
     assert f"{tmp_path / 'empty'} absent" in capsys.readouterr().out
     assert run(f"--cache={tmp_path / 'nowhere'}") == 1
     assert "the folder does not exist" in capsys.readouterr().out
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
+    write_cache(tmp_path)
+    command = [sys.executable, extract_features.__file__, "inspect", f"--cache={tmp_path}", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 1
+
+
+def test_what_was_exported_is_not_taken_for_a_cache(tmp_path: Path) -> None:
+    write_cache(tmp_path / "mine" / "birds")
+    (tmp_path / "webdataset").mkdir()
+    (tmp_path / "webdataset" / "train-00000.tar").touch()
+    assert find_caches(tmp_path) == [tmp_path / "mine" / "birds"]
 
 
 def test_one_bad_cache_among_good_ones_is_enough_for_exit_code_1(

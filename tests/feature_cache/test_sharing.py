@@ -198,6 +198,17 @@ def test_stopped_merge_goes_on(
     assert tiny.files() == alone
 
 
+def test_merge_that_is_stopped_by_hand_leaves_no_traceback(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def stop(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("feature_cache.commands.merge.merge", stop)
+    assert merge([tmp_path], tiny.cache) == 130
+    assert "merge: stopped. Give the same command again." in capsys.readouterr().err
+
+
 def test_part_that_is_not_given_is_missed_by_the_names_of_its_shards(
     tiny: Tiny, parts: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -328,7 +339,9 @@ def test_failures_of_the_parts_are_listed_once_and_counted_together(
 def test_folder_that_is_no_part_is_named(tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
     assert merge([tmp_path / "empty"], tiny.cache) == 1
-    assert "unfinished.json" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"{tmp_path / 'empty'} is no part of a cache: it has neither manifest.json nor unfinished.json" in said
+    assert "rm -rf" not in said
     for arguments in (["merge", "--from=nowhere", "--into=x"], ["merge", "--into=x"], ["merge", f"--from={tmp_path}"]):
         with pytest.raises(SystemExit, match="2"):
             extract_features.main(arguments)

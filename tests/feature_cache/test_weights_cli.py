@@ -12,6 +12,7 @@ import pytest
 import extract_features
 from feature_cache import encoders
 from feature_cache.encoders.weights.checkpoints import FileCheckpoint, ManualCheckpoint
+from feature_cache.encoders.weights.hub_checkpoint import HubCheckpoint, Repository
 from feature_cache.errors import WeightsError
 from tests.feature_cache.file_server import Behaviour, serving
 
@@ -82,6 +83,19 @@ def test_nothing_is_fetched_unless_somebody_agrees(
     assert len(server.seen) == 1
 
 
+def test_an_empty_folder_for_several_repositories_is_no_consent(
+    server: Behaviour, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    several = HubCheckpoint("two towers", "MIT", "https://example.org", 1, (Repository("a/b"),), ("c",), server.url)
+    monkeypatch.setattr(Fetched, "checkpoint", several)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
+    (tmp_path / "models").mkdir()
+    assert run("--encoder=fetched", "--weights=models") == 1
+    assert "licence MIT" in (said := capsys.readouterr().err)
+    assert "nothing was fetched; --yes agrees" in said
+    assert not server.seen
+
+
 def test_a_wrong_checksum_ends_with_code_1(server: Behaviour, capsys: pytest.CaptureFixture[str]) -> None:
     server.content = CONTENT[::-1]
     assert run("--encoder=fetched", "--yes") == 1
@@ -92,7 +106,7 @@ def test_a_wrong_checksum_ends_with_code_1(server: Behaviour, capsys: pytest.Cap
 
 
 def test_what_a_person_must_fetch_is_explained(server: Behaviour, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("--encoder=byhand", "--yes") == 1
+    assert run("--encoder=byhand") == 1, "there is no licence to accept where nothing is fetched"
     said = capsys.readouterr().err
     assert "1. Open it.\n  2. Save it as weights/byhand/b.pt." in said
     Path("weights/byhand").mkdir(parents=True)

@@ -11,6 +11,7 @@ import pytest
 
 import extract_features
 from feature_cache import datasets
+from feature_cache.datasets.pocket.archives import ARCHIVES
 from feature_cache.registry import resolve
 from feature_cache.sources.inventory import count, verdict
 from feature_cache.sources.provenance import PROVENANCE, Hub, Manual
@@ -53,7 +54,8 @@ def test_everything_a_user_needs_is_said_of_a_dataset_that_is_not_there(
     for words in (source.license, source.terms, source.homepage, *(path for path, _ in source.layout)):
         assert words in said
     assert f"download --dataset={name} --data_root={tmp_path / 'media'}" in said
-    assert "missing: " in said and not (tmp_path / "media").exists()
+    missing = [line for line in said.splitlines() if line.startswith("  missing: ")]
+    assert missing and len(missing) == len(set(missing)) and not (tmp_path / "media").exists()
 
 
 @pytest.mark.parametrize("name", PROVENANCE)
@@ -171,6 +173,8 @@ def test_the_pocket_suite_and_anyones_own_data_are_described_too(
 ) -> None:
     code, said = describe(capsys, "emoji,spoken", tmp_path)
     assert code == 1 and "make pocket-media" in said and "emoji: incomplete" in said and "spoken: incomplete" in said
+    first = ARCHIVES[0]
+    assert f"{first.package} ({first.url}): not in {first.folder(tmp_path)}\n" in said
     code, said = describe(capsys, "folder", tmp_path)
     assert code == 0 and "--pairs=" in said
 

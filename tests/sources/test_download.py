@@ -298,6 +298,7 @@ def test_a_hub_that_is_not_there_is_one_paragraph(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     code, said = download("esc50", "--yes")
     assert code == 1 and "HF_ENDPOINT" in said and len(said) < 500
+    assert "cannot be listed: [Errno 111] Connection refused. Check the network" in " ".join(said.split())
 
 
 def test_a_repository_that_is_gone_or_has_changed_is_said(site: Site, download: Download) -> None:

@@ -48,6 +48,10 @@ class Checkpoint(ABC):
         is_folder = weights.is_dir() or (not weights.suffix and not weights.exists())
         return weights / self.name if is_folder else weights
 
+    def begun(self, place: Path) -> bool:
+        """Whether something of it has been fetched, so that somebody has accepted the licence."""
+        return place.exists()
+
     def locate(self, encoder: str, weights: Path | None) -> Path:
         """`place`, if there is something. Raises `WeightsError` with the command that fetches them."""
         place = self.place(encoder, weights)

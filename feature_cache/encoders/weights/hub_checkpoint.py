@@ -12,7 +12,7 @@ from typing import Any
 
 from feature_cache.atomic import write_atomically
 from feature_cache.checksums import sha256_of_file
-from feature_cache.downloading import DownloadError, Progress
+from feature_cache.downloading import DownloadError, Progress, first_cause
 from feature_cache.encoders.base import default_weights
 from feature_cache.encoders.weights.checkpoints import Checkpoint
 
@@ -58,6 +58,9 @@ class HubCheckpoint(Checkpoint):
         """The folder of the repositories' folders."""
         return default_weights(encoder) if weights is None else weights
 
+    def begun(self, place: Path) -> bool:
+        return any((place / repository.folder).exists() for repository in self.repositories)
+
     def fetch(self, place: Path, progress: Progress) -> None:
         for repository in self.repositories:
             self._fetch(repository, place / repository.folder, progress)
@@ -83,9 +86,9 @@ class HubCheckpoint(Checkpoint):
                     endpoint=self.endpoint,
                 )
         except OSError as error:  # the hub's errors, and those of connections, are among them
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = " ".join(str(first_cause(error)).split()).rstrip(".") or type(error).__name__
             raise DownloadError(
-                f"{repository.name} could not be fetched from the Hugging Face hub: {reason} Try again, which goes on "
+                f"{repository.name} could not be fetched from the Hugging Face hub: {reason}. Try again, which goes on "
                 f"from what has arrived. {self._by_hand(repository, folder)}"
             ) from error
         digests = {file.rfilename: self._verified(repository, folder, file) for file in wanted}
