@@ -1,6 +1,7 @@
 # Everything sets itself up in .venv; a fresh machine needs Python 3.11+ with venv, and make.
 PYTHON ?= python3
 ENCODER ?= pocketbind
+JOBS ?= 2
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -16,7 +17,7 @@ demo: $(VENV)/train  ## train on the pocket suite with and without DNS; ends wit
 
 test: $(VENV)/develop  ## lint, type-check, and all tests
 	$(MAKE) --no-print-directory lint
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q --durations=10
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n $(JOBS) --dist=loadfile --durations=10
 
 lint: $(VENV)/develop  ## ruff and mypy
 	$(BIN)/ruff check .

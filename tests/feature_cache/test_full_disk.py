@@ -2,7 +2,6 @@
 
 import errno
 import os
-import resource
 import shutil
 import subprocess
 from pathlib import Path
@@ -73,14 +72,10 @@ def test_limit_on_the_size_of_files_is_reported_like_a_full_disk(
     whole = tiny.files()
     shutil.rmtree(tiny.cache)
     largest = max(len(data) for name, data in whole.items() if name != "manifest.json")
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (largest - 1, largest - 1))
-
     environment = {key: value for key, value in subprocess_environment.items() if key != "TINY_LOG"}
-    done = subprocess.run(
-        command(tiny.flags("--workers=1")), env=environment, preexec_fn=limit, capture_output=True, text=True
-    )
+    python, option, code, *flags = command(tiny.flags("--workers=1"))
+    limited = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({largest - 1}, {largest - 1})); {code}"
+    done = subprocess.run([python, option, limited, *flags], env=environment, capture_output=True, text=True)
     assert done.returncode == 1
     assert "File too large. The shards in" in done.stderr
     assert "Traceback" not in done.stderr
