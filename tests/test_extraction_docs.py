@@ -18,10 +18,10 @@ ELSEWHERE = {"weights", "download"}
 """Commands that want a network; tests/feature_cache and tests/sources run them against a server on this machine."""
 
 
-def documented() -> list[list[str]]:
-    """The arguments of every indented call of `extract_features.py`, continuation lines joined."""
+def documented(program: str) -> list[list[str]]:
+    """The arguments of every indented call of a program, continuation lines joined."""
     lines = re.sub(r"\\\n\s*", "", PAGE).splitlines()
-    calls = [line for line in lines if re.match(r" {4}\.venv/bin/python extract_features\.py ", line)]
+    calls = [line for line in lines if line.startswith(f"    .venv/bin/python {program} ")]
     return [shlex.split(call, comments=True)[2:] for call in calls]
 
 
@@ -60,7 +60,7 @@ BEFORE = {"merge": partial_caches, "import": reference_features}
 @pytest.mark.slow
 def test_the_commands_of_the_page_run(checkout: Path) -> None:
     ran = []
-    for arguments in documented():
+    for arguments in documented("extract_features.py"):
         command = "" if arguments[0].startswith("-") else arguments[0]
         if command in ELSEWHERE or "--engine=ray" in arguments:
             continue
@@ -74,10 +74,12 @@ def test_the_commands_of_the_page_run(checkout: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_training_that_the_page_begins_with_runs_on_what_it_extracts(checkout: Path) -> None:
+def test_the_training_of_the_page_runs_on_what_it_extracts(checkout: Path) -> None:
     assert extract_features.main(["--encoder=imagebind", "--dataset=paper"]) == 0
-    [train] = [shlex.split(line, comments=True)[2:] for line in PAGE.splitlines() if "run.py train" in line]
-    assert run.main([*train, "--config.seeds=1", "--config.training.epochs=1"]) == 0
+    assert extract_features.main(["--encoder=pocketbind", "--dataset=folder", "--pairs=birds.csv"]) == 0
+    paper, birds = documented("run.py")
+    for arguments in (paper, birds):
+        assert run.main([*arguments, "--config.seeds=1", "--config.training.epochs=1"]) == 0
 
 
 def test_the_page_names_every_command_and_every_dataset_of_the_paper() -> None:

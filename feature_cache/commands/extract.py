@@ -219,8 +219,8 @@ def _add_what(add: Callable[..., object]) -> None:
     encoder, dataset = one_of(encoders.REGISTRY, "encoder"), some_of(datasets.REGISTRY, "dataset", datasets.GROUPS)
     add("--encoder", type=encoder, help=f"needed; one of: {', '.join(encoders.REGISTRY)}")
     groups = " or ".join(f"{group} ({', '.join(names)})" for group, names in datasets.GROUPS.items())
-    several = f"needed; one, or several with commas between; {groups} stands for all of its own"
-    add("--dataset", type=dataset, help=several)
+    one_or_more = f"needed; one, or several with commas between; {groups} stands for all of its own"
+    add("--dataset", type=dataset, help=f"{one_or_more}; {FOLDER} is what --pairs describes")
     add("--pairs", type=Path, help=f"of {FOLDER}: table of its items, .csv or .parquet")
     add("--name", help=f"of {FOLDER}: what to call the dataset (default: the table's name)")
     add("--license", help=f"of {FOLDER}: licence of the media, for the manifest (default: unknown)")
