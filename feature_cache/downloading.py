@@ -35,6 +35,10 @@ class DownloadError(UserError):
     """A file could not be fetched, or is not the one that was expected."""
 
 
+class OtherFileError(DownloadError):
+    """A file of the right size is there whose checksum is not the expected one."""
+
+
 @dataclass(frozen=True)
 class RemoteFile:
     """A file on a server.
@@ -309,7 +313,7 @@ def _verify(remote: RemoteFile, path: Path, remedy: str) -> None:
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != remote.sha256:
-        raise DownloadError(
+        raise OtherFileError(
             f"{path} is not what {remote.url} should be: its SHA-256 is {found}, expected {remote.sha256}. {remedy}."
         )
 

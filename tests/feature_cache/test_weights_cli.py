@@ -103,6 +103,7 @@ def test_a_wrong_checksum_ends_with_code_1(server: Behaviour, capsys: pytest.Cap
     assert f"expected {SHA256}" in said
     assert "Traceback" not in said
     assert not list(Path("weights/fetched").iterdir())
+    assert "If https://example.org has another file by now, fetch it by hand and name it with --weights" in said
 
 
 def test_what_a_person_must_fetch_is_explained(server: Behaviour, capsys: pytest.CaptureFixture[str]) -> None:

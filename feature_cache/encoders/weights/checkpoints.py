@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
-from feature_cache.downloading import DownloadError, Progress, download
+from feature_cache.downloading import DownloadError, OtherFileError, Progress, download
 from feature_cache.encoders.base import default_weights
 from feature_cache.errors import WeightsError
 
@@ -77,7 +77,13 @@ class FileCheckpoint(Checkpoint):
     sha256: str | None = None
 
     def fetch(self, place: Path, progress: Progress) -> None:
-        download(self.url, place, self.sha256, self.size, progress)
+        try:
+            download(self.url, place, self.sha256, self.size, progress)
+        except OtherFileError as error:
+            raise OtherFileError(
+                f"{error} If {self.home} has another file by now, fetch it by hand and name it with --weights, which is "
+                "not compared with this checksum."
+            ) from error
 
 
 @dataclass(frozen=True)
