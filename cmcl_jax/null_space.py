@@ -110,7 +110,8 @@ def dual_null_space(*, protect_biases: bool = True) -> optax.GradientTransformat
 
     Returns:
         An `optax.GradientTransformationExtraArgs` whose state is a `DualNullSpaceState`. 2-d leaves are kernels
-        `(d_in, d_out)`, 1-d leaves are biases `(d_out,)`, all others pass unchanged.
+        `(d_in, d_out)`, 1-d leaves are biases `(d_out,)`, all others pass unchanged. Its `init` raises `ValueError` for
+        parameters that are a single vector, as inside `optax.flatten`.
 
     Example:
         >>> import jax.numpy as jnp, optax
@@ -126,6 +127,11 @@ def dual_null_space(*, protect_biases: bool = True) -> optax.GradientTransformat
     """
 
     def init(params: PyTree) -> DualNullSpaceState:
+        if isinstance(params, jax.Array) and params.ndim == 1:
+            raise ValueError(
+                f"dual_null_space: the parameters are one vector of {params.size} numbers; optax.flatten hides which "
+                "of them are kernels and biases. Put dual_null_space() outside of flatten, after it in the chain."
+            )
         return DualNullSpaceState(jax.tree.map(lambda leaf: _nothing_to_protect(leaf, protect_biases), params))
 
     def update(
