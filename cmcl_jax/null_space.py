@@ -19,6 +19,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
+from cmcl_jax.layouts import DimensionNumbers, WeightDimensionNumbers, as_matrices, numbers_of_leaves, sizes
+
 HIGHEST = jax.lax.Precision.HIGHEST
 THRESHOLD_RULES = ("absolute", "relative", "energy")
 
@@ -26,13 +28,15 @@ THRESHOLD_RULES = ("absolute", "relative", "energy")
 class NullSpaceProjector(NamedTuple):
     """What one leaf must not move: a pair of orthogonal projectors, `None` on a side standing for the identity.
 
+    A leaf of several matrices (`WeightDimensionNumbers` with batch axes) has them in front: `(*batch, d_in, d_in)`.
+
     Attributes:
         inputs: `(d_in, d_in)` onto the space of old inputs. `None`: all of it, as for a bias, whose input is always 1.
         outputs: `(d_out, d_out)` onto the space of old partner outputs. `None`: all of it (one-sided projection).
     """
 
-    inputs: Float[Array, "d_in d_in"] | None
-    outputs: Float[Array, "d_out d_out"] | None
+    inputs: Float[Array, "*batch d_in d_in"] | None
+    outputs: Float[Array, "*batch d_out d_out"] | None
 
 
 class DualNullSpaceState(NamedTuple):
@@ -88,7 +92,9 @@ def _directions(s: Float[Array, " d"], threshold: float | Float[Array, ""], rule
     raise ValueError(f"projector: rule must be one of {', '.join(THRESHOLD_RULES)}, but it is {rule!r}.")
 
 
-def dual_null_space(*, protect_biases: bool = True) -> optax.GradientTransformationExtraArgs:
+def dual_null_space(
+    *, protect_biases: bool = True, dimension_numbers: DimensionNumbers = None
+) -> optax.GradientTransformationExtraArgs:
     """Projects what passes through onto the null space of old alignments.
 
     The state starts with projectors of zeros: there is nothing to protect, and updates pass unchanged. After a task,
@@ -105,13 +111,17 @@ def dual_null_space(*, protect_biases: bool = True) -> optax.GradientTransformat
     does momentum as long as the projectors stay; a momentum that outlives `replace_projectors` carries old updates on.
 
     Args:
-        protect_biases: 1-d leaves of length `d_out` are projected by `I − P_out`; if False they pass unchanged (as
-          published), and old alignments drift with them.
+        protect_biases: biases are projected by `I − P_out`; if False they pass unchanged (as published), and old
+          alignments drift with them.
+        dimension_numbers: which axes of each leaf are its matrix. `None`: 2-d leaves are kernels `(d_in, d_out)`, 1-d
+          leaves are biases `(d_out,)`, all others pass unchanged. Otherwise a tree with `WeightDimensionNumbers` for
+          each leaf of the parameters or for a whole subtree, or a function that makes such a tree from the parameters
+          (it is also called with the updates). `None` in that tree: passes unchanged, and takes no memory.
 
     Returns:
-        An `optax.GradientTransformationExtraArgs` whose state is a `DualNullSpaceState`. 2-d leaves are kernels
-        `(d_in, d_out)`, 1-d leaves are biases `(d_out,)`, all others pass unchanged. Its `init` raises `ValueError` for
-        parameters that are a single vector, as inside `optax.flatten`.
+        An `optax.GradientTransformationExtraArgs` whose state is a `DualNullSpaceState`. Its `init` raises `ValueError`
+        for dimension numbers that do not fit the parameters and, without them, for parameters that are a single vector,
+        as inside `optax.flatten`.
 
     Example:
         >>> import jax.numpy as jnp, optax
@@ -124,21 +134,34 @@ def dual_null_space(*, protect_biases: bool = True) -> optax.GradientTransformat
         >>> (-updates["text"]["kernel"]).round(4)
         Array([[0.   , 0.001],
                [0.001, 0.001]], dtype=float32)
+
+        In torch's layout, a weight is (out, in). A linear layer of three inputs and two outputs:
+
+        >>> layer = {"weight": jnp.ones((2, 3)), "bias": jnp.ones(2)}
+        >>> numbers = {"weight": WeightDimensionNumbers((1,), (0,)), "bias": WeightDimensionNumbers((), (0,))}
+        >>> tx = dual_null_space(dimension_numbers=numbers)
+        >>> p = NullSpaceProjector(jnp.diag(jnp.array([1.0, 0.0, 0.0])), jnp.diag(jnp.array([0.0, 1.0])))
+        >>> updates, _ = tx.update(layer, replace_projectors(tx.init(layer), p))
+        >>> updates["weight"]
+        Array([[1., 1., 1.],
+               [0., 1., 1.]], dtype=float32)
     """
 
     def init(params: PyTree) -> DualNullSpaceState:
-        if isinstance(params, jax.Array) and params.ndim == 1:
+        if dimension_numbers is None and isinstance(params, jax.Array) and params.ndim == 1:
             raise ValueError(
                 f"dual_null_space: the parameters are one vector of {params.size} numbers; optax.flatten hides which "
                 "of them are kernels and biases. Put dual_null_space() outside of flatten, after it in the chain."
             )
-        return DualNullSpaceState(jax.tree.map(lambda leaf: _nothing_to_protect(leaf, protect_biases), params))
+        numbers = numbers_of_leaves(dimension_numbers, params)
+        zeros = lambda leaf, numbers: _nothing_to_protect(leaf, numbers, protect_biases)  # noqa: E731
+        return DualNullSpaceState(jax.tree.map(zeros, params, numbers))
 
     def update(
         updates: PyTree, state: DualNullSpaceState, params: PyTree | None = None, **extra_args: Any
     ) -> tuple[PyTree, DualNullSpaceState]:
         del params, extra_args
-        return jax.tree.map(_project, state.projectors, updates, is_leaf=_is_projector), state
+        return _project_tree(state.projectors, updates, dimension_numbers), state
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -151,6 +174,7 @@ def replace_projectors(opt_state: PyTree, projectors: PyTree) -> PyTree:
           `MultiSteps`, …).
         projectors: a tree with a `NullSpaceProjector` or `None` (protect nothing) for each leaf of the parameters or
           for a whole subtree. One for a subtree serves its kernels with both sides and its biases with `outputs`.
+          A projector `(d, d)` serves all matrices of a leaf with batch axes, `(*batch, d, d)` each its own.
 
     Returns:
         The same state with the same shapes and dtypes.
@@ -175,7 +199,9 @@ def replace_projectors(opt_state: PyTree, projectors: PyTree) -> PyTree:
     return replaced
 
 
-def protected_fraction(updates: PyTree, opt_state: PyTree) -> Float[Array, ""]:
+def protected_fraction(
+    updates: PyTree, opt_state: PyTree, *, dimension_numbers: DimensionNumbers = None
+) -> Float[Array, ""]:
     """Share of the updates' norm that lies in the protected space, from 0 (nothing protected moves) to 1.
 
     Leaves without a projector count as free: with `protect_biases=False` it says nothing about what biases move.
@@ -183,6 +209,7 @@ def protected_fraction(updates: PyTree, opt_state: PyTree) -> Float[Array, ""]:
     Args:
         updates: what is about to be applied, the parameters' tree.
         opt_state: an optimizer state with exactly one `DualNullSpaceState`.
+        dimension_numbers: those given to `dual_null_space`; the state does not hold them.
 
     Raises:
         ValueError: if the state holds none or several.
@@ -190,7 +217,7 @@ def protected_fraction(updates: PyTree, opt_state: PyTree) -> Float[Array, ""]:
     states = [node for node in jax.tree.leaves(opt_state, is_leaf=_is_state) if _is_state(node)]
     if len(states) != 1:
         raise ValueError(f"protected_fraction: opt_state must hold one DualNullSpaceState, but it holds {len(states)}.")
-    free = jax.tree.map(_project, states[0].projectors, updates, is_leaf=_is_projector)
+    free = _project_tree(states[0].projectors, updates, dimension_numbers)
     protected = jax.tree.map(jnp.subtract, updates, free)
     total = optax.tree.norm(updates)
     return jnp.where(total > 0, optax.tree.norm(protected) / jnp.where(total > 0, total, 1), 0)
@@ -204,17 +231,34 @@ def _is_projector(node: PyTree) -> bool:
     return node is None or isinstance(node, NullSpaceProjector)
 
 
-def _nothing_to_protect(leaf: Array, protect_biases: bool) -> NullSpaceProjector | None:
-    dtype = jnp.promote_types(leaf.dtype, jnp.float32)
-    if leaf.ndim not in (1, 2) or (leaf.ndim == 1 and not protect_biases):
+def _nothing_to_protect(
+    leaf: Array, numbers: WeightDimensionNumbers | None, protect_biases: bool
+) -> NullSpaceProjector | None:
+    if numbers is None or not (numbers.inputs or protect_biases):
         return None
-    *inputs, outputs = (jnp.zeros((width, width), dtype) for width in leaf.shape)
-    return NullSpaceProjector(inputs[0] if inputs else None, outputs)
+    batch, d_in, d_out = sizes(leaf.shape, numbers)
+    zeros = lambda d: jnp.zeros((*batch, d, d), jnp.promote_types(leaf.dtype, jnp.float32))  # noqa: E731
+    return NullSpaceProjector(zeros(d_in) if numbers.inputs else None, zeros(d_out))
 
 
-def _project(p: NullSpaceProjector | None, update: Array) -> Array:
+def _project_tree(projectors: PyTree, updates: PyTree, dimension_numbers: DimensionNumbers) -> PyTree:
+    numbers = numbers_of_leaves(dimension_numbers, updates)
+    return jax.tree.map(_project, projectors, updates, numbers, is_leaf=_is_projector)
+
+
+def _project(p: NullSpaceProjector | None, update: Array, numbers: WeightDimensionNumbers | None) -> Array:
     if p is None:
         return update
+    if numbers is None:
+        return _project_matrix(p, update)
+    matrices, undo = as_matrices(update, numbers)
+    project = _project_matrix
+    for _ in range(update.ndim - len(numbers.inputs + numbers.outputs)):
+        project = jax.vmap(project)
+    return undo(project(p, matrices))
+
+
+def _project_matrix(p: NullSpaceProjector, update: Array) -> Array:
     protected = update if p.outputs is None else jnp.matmul(update, p.outputs, precision=HIGHEST)
     if p.inputs is not None:
         protected = jnp.matmul(p.inputs, protected, precision=HIGHEST)
@@ -224,8 +268,10 @@ def _project(p: NullSpaceProjector | None, update: Array) -> Array:
 def _broadcast(projectors: PyTree, like: PyTree) -> PyTree:
     """One projector per leaf, from projectors of leaves or of subtrees, in the shapes and dtypes of `like`."""
     try:
-        return jax.tree.map(
-            lambda new, olds: jax.tree.map(lambda old: _fit(new, old), olds, is_leaf=_is_projector),
+        return jax.tree.map_with_path(
+            lambda top, new, olds: jax.tree.map_with_path(
+                lambda path, old: _fit(new, old, jax.tree_util.keystr(top + path)), olds, is_leaf=_is_projector
+            ),
             projectors,
             like,
             is_leaf=_is_projector,
@@ -234,20 +280,23 @@ def _broadcast(projectors: PyTree, like: PyTree) -> PyTree:
         raise ValueError(f"replace_projectors: the projectors do not fit the optimizer state: {error}") from error
 
 
-def _fit(new: NullSpaceProjector | None, old: NullSpaceProjector | None) -> NullSpaceProjector | None:
+def _fit(new: NullSpaceProjector | None, old: NullSpaceProjector | None, name: str) -> NullSpaceProjector | None:
     if old is None:
         return None
     if new is None:
         new = NullSpaceProjector(*(None if side is None else jnp.zeros_like(side) for side in old))
     return NullSpaceProjector(
-        None if old.inputs is None else _fit_side("inputs", new.inputs, old.inputs),
-        None if old.outputs is None else _fit_side("outputs", new.outputs, old.outputs),
+        None if old.inputs is None else _fit_side(f"{name}.inputs", new.inputs, old.inputs),
+        None if old.outputs is None else _fit_side(f"{name}.outputs", new.outputs, old.outputs),
     )
 
 
 def _fit_side(side: str, new: Array | None, old: Array) -> Array:
     if new is None:
-        return jnp.eye(old.shape[0], dtype=old.dtype)
-    if new.shape != old.shape:
-        raise ValueError(f"{side} has shape {new.shape} where the parameters need {old.shape}")
-    return new.astype(old.dtype)
+        new = jnp.eye(old.shape[-1], dtype=old.dtype)
+    if new.shape == old.shape:
+        return new.astype(old.dtype)
+    if new.shape == old.shape[-2:]:
+        return jnp.broadcast_to(new, old.shape).astype(old.dtype)
+    for_all = f" or, for all of them, {old.shape[-2:]}" if old.ndim > 2 else ""
+    raise ValueError(f"{side} has shape {new.shape} where the parameters need {old.shape}{for_all}")
