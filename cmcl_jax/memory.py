@@ -71,20 +71,21 @@ def projectors_from(
         partners: for each of those pairs, the partner's memory and its head *as it is today*. With the head of
           back then the projector is stale, and the promise breaks once the partner has moved.
         thresholds: of the input side and of the output side, see `projector`.
-        rule: threshold rule of `projector`.
+        rule: threshold rule of `projector`; "noise" takes the number of rows from the memories.
         one_sided: protect all outputs (`P_out = I`) once there is something to protect.
 
     Returns:
         Projectors `(d_in, d_in)` and `(d_out, d_out)`; of zeros where no row was seen.
     """
-    seen = sum(memory.rows for memory in inputs)
+    seen = sum((memory.rows for memory in inputs), jnp.zeros(()))
     of_inputs = _pooled([memory.moment for memory in inputs], [memory.rows for memory in inputs])
     of_outputs = _pooled([output_moment(*partner) for partner in partners], [memory.rows for memory, _ in partners])
     if one_sided:
         outputs = jnp.where(seen > 0, jnp.eye(of_outputs.shape[0], dtype=of_outputs.dtype), 0)
     else:
-        outputs = projector(of_outputs, thresholds[1], rule)
-    return NullSpaceProjector(projector(of_inputs, thresholds[0], rule), outputs)
+        met = sum((memory.rows for memory, _ in partners), jnp.zeros(()))
+        outputs = projector(of_outputs, thresholds[1], rule, rows=met)
+    return NullSpaceProjector(projector(of_inputs, thresholds[0], rule, rows=seen), outputs)
 
 
 def _pooled(moments: Sequence[Array], counts: Sequence[Array]) -> Array:

@@ -16,13 +16,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, PyTree
 
 from cmcl_jax.layouts import DimensionNumbers, WeightDimensionNumbers, as_matrices, numbers_of_leaves, sizes
+from cmcl_jax.ranks import THRESHOLD_RULES as THRESHOLD_RULES
+from cmcl_jax.ranks import directions_kept
 
 HIGHEST = jax.lax.Precision.HIGHEST
-THRESHOLD_RULES = ("absolute", "relative", "energy")
 
 
 class NullSpaceProjector(NamedTuple):
@@ -50,7 +52,11 @@ class DualNullSpaceState(NamedTuple):
 
 
 def projector(
-    second_moment: Float[Array, "d d"], threshold: float | Float[Array, ""], rule: str = "absolute"
+    second_moment: Float[Array, "d d"],
+    threshold: float | Float[Array, ""],
+    rule: str = "absolute",
+    *,
+    rows: float | Array | None = None,
 ) -> Float[Array, "d d"]:
     """Orthogonal projector onto the directions that a second moment marks as used.
 
@@ -58,14 +64,19 @@ def projector(
         second_moment: `E[x x^T]`, symmetric and positive semidefinite.
         threshold: which directions count, see `rule`. May be traced; it never changes a shape.
         rule: with singular values `s`, largest first: "absolute" keeps `s > threshold` (the paper's λ_min), "relative"
-          keeps `s > threshold · s[0]`, and "energy" keeps the fewest directions that hold the share `1 − threshold` of
-          the trace. A second moment of zeros gives a projector of zeros under every rule.
+          keeps `s > threshold · s[0]`, "energy" keeps the fewest directions that hold the share `1 − threshold` of
+          the trace, "gap" keeps those before the widest gap above `threshold · s[0]`, and "noise" keeps what exceeds
+          `threshold` times the upper edge of white noise of `rows` rows. `cmcl_jax.ranks.directions_kept` has the
+          formulas. A second moment of zeros gives a projector of zeros under every rule.
+        rows: number of rows behind the moment, which "noise" needs and no other rule reads. May be traced.
 
     Returns:
         `U_k U_k^T`, computed by `jnp.linalg.svd`.
 
     Raises:
-        ValueError: for a rule that is not one of `THRESHOLD_RULES`, or a moment that is not square.
+        ValueError: for a rule that is not one of `THRESHOLD_RULES`, "noise" without rows, a moment that is not square,
+          or one with a NaN or an infinity. Under jit and vmap values are not looked at: a moment of NaNs gives a
+          projector of zeros there, which protects nothing.
 
     Example:
         >>> import jax.numpy as jnp
@@ -75,21 +86,21 @@ def projector(
     """
     if second_moment.ndim != 2 or second_moment.shape[0] != second_moment.shape[1]:
         raise ValueError(f"projector: second_moment must be square, (d, d), but its shape is {second_moment.shape}.")
+    _check_finite(second_moment)
     u, s, _ = jnp.linalg.svd(second_moment, hermitian=True)
-    kept = jnp.where(_directions(s, threshold, rule), u, 0)
+    kept = jnp.where(directions_kept(s, threshold, rule, rows), u, 0)
     return jnp.matmul(kept, kept.T, precision=HIGHEST)
 
 
-def _directions(s: Float[Array, " d"], threshold: float | Float[Array, ""], rule: str) -> Array:
-    match rule:
-        case "absolute":
-            return s > threshold
-        case "relative":
-            return s > threshold * s[0]
-        case "energy":
-            before = jnp.cumsum(s) - s
-            return (before < (1 - threshold) * jnp.sum(s)) & (s > 0)
-    raise ValueError(f"projector: rule must be one of {', '.join(THRESHOLD_RULES)}, but it is {rule!r}.")
+def _check_finite(second_moment: Float[Array, "d d"]) -> None:
+    if isinstance(second_moment, jax.core.Tracer):
+        return
+    wrong = int(np.sum(~np.isfinite(np.asarray(second_moment))))
+    if wrong:
+        raise ValueError(
+            f"projector: second_moment has {wrong} of {second_moment.size} entries that are NaN or infinite. Check the "
+            "features that it was made of for NaNs, and for an overflow of their squares."
+        )
 
 
 def dual_null_space(

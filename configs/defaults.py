@@ -37,7 +37,7 @@ def default_config() -> ConfigDict:
                 "mode": "ours",  # or released: the reference's arithmetic (its loss is training.direction = a_to_b)
                 # None below: the mode's own default
                 "project": optional(str),  # updates | gradients
-                "rule": optional(str),  # absolute | relative | energy
+                "rule": optional(str),  # absolute | relative | energy | gap | noise
                 "input_threshold": optional(float),
                 "output_threshold": optional(float),
                 "one_sided": optional(bool),  # ours only: protect all output directions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -14,8 +15,9 @@ from cmcl_jax.heads import Heads
 from cmcl_jax.memory import FeatureMemory, empty_memory, projectors_from, update_memory
 from cmcl_jax.methods.base import Training
 from cmcl_jax.methods.vanilla import Vanilla
-from cmcl_jax.null_space import THRESHOLD_RULES, NullSpaceProjector, replace_projectors
+from cmcl_jax.null_space import NullSpaceProjector, replace_projectors
 from cmcl_jax.optimizers import PROJECTED
+from cmcl_jax.ranks import THRESHOLD_RULES
 from cmcl_jax.stream import PairFeatures, Step
 from feature_cache.errors import UserError
 from feature_cache.registry import check_name, resolve
@@ -24,6 +26,9 @@ MODES = {
     "ours": "cmcl_jax.methods.dns:DualNullSpace",
     "released": "cmcl_jax.methods.dns_released:ReleasedDualNullSpace",
 }
+
+# Below 1 the noise rule would protect noise too; a threshold meant for another rule is noticed so.
+THRESHOLD_RANGES = {"absolute": (0, math.inf), "noise": (1, math.inf)}
 
 
 @dataclass(frozen=True)
@@ -45,10 +50,11 @@ class ProjectedVanilla(Vanilla, abc.ABC):
     def __post_init__(self) -> None:
         check_name(PROJECTED, "value of config.dns.project", self.project)
         check_name(THRESHOLD_RULES, "value of config.dns.rule", self.rule)
+        low, high = THRESHOLD_RANGES.get(self.rule, (0, 1))
         for side in ("input_threshold", "output_threshold"):
             threshold = getattr(self, side)
-            if not threshold >= 0 or (threshold >= 1 and self.rule != "absolute"):
-                allowed = "at least 0" if self.rule == "absolute" else "at least 0 and less than 1"
+            if not low <= threshold < high:
+                allowed = f"at least {low}" if high == math.inf else f"at least {low} and less than {high}"
                 raise UserError(f"config.dns.{side} must be {allowed} by the {self.rule} rule, but it is {threshold}.")
 
     def optimizer(self) -> optax.GradientTransformation:

@@ -36,6 +36,14 @@ class ReleasedDualNullSpace(ProjectedVanilla):
     protect_biases: ClassVar[bool] = False
     memory_per_seed: ClassVar[bool] = True
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rule == "noise":
+            raise UserError(
+                "config.dns.rule = 'noise' needs the rows of each modality, which config.dns.mode = 'released' does "
+                "not count apart. Use the mode ours or another rule."
+            )
+
     def init(self, heads: Heads, pairs: Sequence[tuple[str, str]]) -> PyTree:
         del pairs
         widths = {modality: head["kernel"].shape for modality, head in heads.items()}
