@@ -219,6 +219,17 @@ class Manifest:
                 raise DamagedCacheError(path, f"it should be {record.bytes} bytes long, but is {size}")
 
 
+def why_unusable(folder: Path) -> str | None:
+    """Why there is no cache in `folder` to speak of; None if its manifest and the lengths of its files are right."""
+    if not (folder / FILE_NAME).exists():
+        return "there is no finished cache yet"
+    try:
+        Manifest.load(folder).check_sizes(folder)
+    except DamagedCacheError as error:
+        return f"{error.path.name} is damaged: {error.what}"
+    return None
+
+
 def record_of(data: bytes) -> FileRecord:
     """The record of a file that has these bytes."""
     return FileRecord(len(data), hashlib.sha256(data).hexdigest())

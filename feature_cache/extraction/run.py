@@ -7,13 +7,13 @@ from pathlib import Path
 
 from feature_cache.datasets.base import Dataset
 from feature_cache.encoders.base import Encoder
-from feature_cache.errors import CacheError, DamagedCacheError
+from feature_cache.errors import CacheError
 from feature_cache.extraction.decode import decode_here
 from feature_cache.extraction.engine import Engine, LocalEngine
 from feature_cache.extraction.options import Options
 from feature_cache.extraction.shard_tasks import ShardTask, division, rows_of, shard_tasks
 from feature_cache.lock import gate, running
-from feature_cache.manifest import FILE_NAME, Manifest, shard_stem
+from feature_cache.manifest import Manifest, shard_stem, why_unusable
 from feature_cache.shard_record import Failure, few_enough
 from feature_cache.unfinished import Unfinished
 from feature_cache.writer import CacheWriter
@@ -55,13 +55,9 @@ def why_outdated(
     Decided from the manifest and the lengths of files alone: nothing is constructed, no weights are read, unless their
     checksum is given.
     """
-    if not (folder / FILE_NAME).exists():
-        return "there is no finished cache yet"
-    try:
-        manifest = Manifest.load(folder)
-        manifest.check_sizes(folder)
-    except DamagedCacheError as error:
-        return f"{error.path.name} is damaged: {error.what}"
+    if reason := why_unusable(folder):
+        return reason
+    manifest = Manifest.load(folder)
     wanted = {
         "encoder": encoder.name,
         "weights_sha256": weights_sha256 or manifest.weights_sha256,

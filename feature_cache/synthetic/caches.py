@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from feature_cache.errors import DamagedCacheError, UserError
-from feature_cache.manifest import FILE_NAME, SPLITS, Manifest, MediaSource, ModalitySpec
+from feature_cache.errors import UserError
+from feature_cache.manifest import SPLITS, Manifest, MediaSource, ModalitySpec, why_unusable
 from feature_cache.synthetic.factors import NARROWEST
 from feature_cache.synthetic.rows import SyntheticDataset
 from feature_cache.synthetic.shapes import SCALES, Shape
@@ -72,13 +72,9 @@ def describe(shape: Shape, options: Options) -> Manifest:
 
 def why_outdated(folder: Path, shape: Shape, options: Options) -> str | None:
     """Why the cache in `folder` has to be made (again); None if it is up to date. Reads its manifest alone."""
-    if not (folder / FILE_NAME).exists():
-        return "there is no finished cache yet"
-    try:
-        found = Manifest.load(folder)
-        found.check_sizes(folder)
-    except DamagedCacheError as error:
-        return f"{error.path.name} is damaged: {error.what}"
+    if reason := why_unusable(folder):
+        return reason
+    found = Manifest.load(folder)
     wanted = describe(shape, options)
     for name in ("preprocessing_version", "dataset_version", "dtype"):
         if getattr(found, name) != getattr(wanted, name):
