@@ -137,7 +137,8 @@ class Stale:
 
     As published, but with biases, and with a counter for each modality. The memory is `{"inputs": {modality:
     FeatureMemory}, "partner_outputs": {modality: FeatureMemory}}`; the second depends on the heads, and so on the seed.
-    It breaks the promise as soon as a partner trains with somebody else: it is here to be compared with.
+    Of several partners, those of larger outputs weigh more: one moment cannot be taken apart again. It breaks the
+    promise as soon as a partner trains with somebody else: it is here to be compared with.
     """
 
     per_seed: ClassVar[Any] = {"inputs": False, "partner_outputs": True}
