@@ -2,6 +2,7 @@
 
 import dataclasses
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,12 +10,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ml_collections import ConfigDict
 
 from cmcl_jax import projectors_from
+from cmcl_jax.checkpoint import Checkpoints
+from cmcl_jax.config import load_config
+from cmcl_jax.continual import run
 from cmcl_jax.heads import Heads
+from cmcl_jax.methods import Method, method_from_config
 from cmcl_jax.methods.dns import DualNullSpace
 from cmcl_jax.methods.dns_partners import PARTNERS, Rows
 from cmcl_jax.train import init_memory, learn
+from feature_cache.errors import UnknownNameError, UserError
 from tests.streams import MODALITIES, ROWS, WIDTH, Task, drift, heads_of_one_seed, learn_all, tasks, training
 
 A, B, C, D = MODALITIES
@@ -170,3 +177,63 @@ def test_what_does_not_depend_on_the_heads_is_remembered_once_for_all_seeds() ->
     for once in (shapes["fresh"][f"{A}-{B}"], shapes["pooled"]["features"], shapes["stale"]["inputs"]):
         assert once[A].moment.shape == (WIDTH, WIDTH)
     assert shapes["stale"]["partner_outputs"][A].moment.shape == (2, WIDTH, WIDTH)
+
+
+@pytest.mark.parametrize("partners", PARTNERS)
+def test_a_checkpoint_gives_the_memory_back_bit_by_bit(partners: str, tmp_path: Path) -> None:
+    [(step, features)] = tasks((A, B))
+    method, heads = dataclasses.replace(DNS, partners=partners), one_seed(heads_of_one_seed())
+    empty = method.init(heads, PAIRS)
+    memory = method.after_step(empty, heads, step, features)
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        checkpoints.save(1, {"memory": memory})
+        _, restored = checkpoints.restore_latest({"memory": empty})
+    assert jax.tree.structure(restored["memory"]) == jax.tree.structure(memory)
+    jax.tree.map(np.testing.assert_array_equal, restored["memory"], memory)
+    assert any(np.any(old != new) for old, new in zip(*map(jax.tree.leaves, (empty, memory)), strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("partners", "class_texts"), [("pooled", False), ("stale", True)])
+def test_a_run_that_dies_goes_on_to_the_same_results(
+    partners: str, class_texts: bool, tiny_config: ConfigDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_config.method, tiny_config.training.epochs = "dns", 1
+    tiny_config.dns.partners, tiny_config.dns.class_texts = partners, class_texts
+    with jax.enable_x64(False):
+        whole = run(tiny_config, tmp_path / "whole")
+        save = Checkpoints.save
+
+        def dying(self: Checkpoints, steps_done: int, state: object) -> None:
+            save(self, steps_done, state)
+            if steps_done == 2:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(Checkpoints, "save", dying)
+        with pytest.raises(KeyboardInterrupt):
+            run(tiny_config, tmp_path / "broken")
+        monkeypatch.undo()
+        assert run(tiny_config, tmp_path / "broken") == whole
+
+
+def test_what_is_remembered_is_chosen_by_the_config() -> None:
+    def method_of(*settings: str) -> Method:
+        return method_from_config(load_config("configs/pocket.py", ["method=dns", *settings]))
+
+    chosen = method_of("dns.partners=pooled", "dns.class_texts=True", "dns.biases=stacked")
+    assert isinstance(chosen, DualNullSpace)
+    assert (chosen.partners, chosen.class_texts, chosen.biases) == ("pooled", True, "stacked")
+    assert method_of("dns.project=exact").project == "exact"
+    assert method_of("dns.mode=released", "dns.project=exact").project == "exact"
+    with pytest.raises(UnknownNameError, match=r"value of config.dns.partners 'fesh'; did you mean fresh"):
+        method_of("dns.partners=fesh")
+    with pytest.raises(UnknownNameError, match=r"value of config.dns.biases 'leafwize'; did you mean leafwise"):
+        method_of("dns.biases=leafwize")
+    with pytest.raises(UnknownNameError, match=r"value of config.dns.project 'exct'; did you mean exact"):
+        method_of("dns.project=exct")
+    with pytest.raises(UserError, match=r"project = 'exact' does not go with config.dns.biases = 'stacked'.*leafwise"):
+        method_of("dns.project=exact", "dns.biases=stacked")
+    for setting in ("partners=fresh", "class_texts=True", "biases=free", "one_sided=True"):
+        name = setting.split("=")[0]
+        with pytest.raises(UserError, match=f"config.dns.{name} has no meaning with config.dns.mode = 'released'"):
+            method_of("dns.mode=released", f"dns.{setting}")
