@@ -69,6 +69,19 @@ def test_only_todays_heads_keep_an_old_alignment_while_the_partner_trains_on(par
     assert trained > 1e-3, "or there was nothing to keep"
 
 
+@pytest.mark.parametrize(("project", "biases"), [("exact", "leafwise"), ("updates", "stacked"), ("updates", "free")])
+def test_every_form_that_protects_biases_keeps_old_alignments(project: str, biases: str) -> None:
+    stream = tasks(*PAIRS)
+    method = dataclasses.replace(DNS, project=project, biases=biases)
+    history = [heads for heads, _ in learn_all(method, stream, heads_of_one_seed())]
+    drifts = [drift(history[1], history[3], stream[0]), drift(history[2], history[3], stream[1])]
+    if biases == "free":
+        assert max(drifts) > 1e-4
+    else:
+        assert max(drifts) < 1e-10
+    assert np.abs(np.asarray(history[3][A]["kernel"] - history[2][A]["kernel"])).max() > 1e-3
+
+
 @pytest.mark.parametrize("partners", PARTNERS)
 def test_projectors_span_exactly_what_was_met_and_what_the_partner_made_of_it(partners: str) -> None:
     (ab, ab_features), (bc, bc_features) = stream = tasks((A, B), (B, C), rank=2)
