@@ -23,6 +23,7 @@ from jaxtyping import Array, Float, PyTree
 from cmcl_jax.layouts import DimensionNumbers, WeightDimensionNumbers, as_matrices, numbers_of_leaves, sizes
 from cmcl_jax.ranks import THRESHOLD_RULES as THRESHOLD_RULES
 from cmcl_jax.ranks import directions_kept
+from cmcl_jax.variables import in_mapping_of, with_variables_of, without_variables
 
 HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -159,6 +160,7 @@ def dual_null_space(
     """
 
     def init(params: PyTree) -> DualNullSpaceState:
+        params = without_variables(params)
         if dimension_numbers is None and isinstance(params, jax.Array) and params.ndim == 1:
             raise ValueError(
                 f"dual_null_space: the parameters are one vector of {params.size} numbers; optax.flatten hides which "
@@ -199,7 +201,9 @@ def replace_projectors(opt_state: PyTree, projectors: PyTree) -> PyTree:
         if not _is_state(node):
             return node
         found.append(node)
-        return DualNullSpaceState(_broadcast(projectors, node.projectors))
+        olds = without_variables(node.projectors)
+        replaced = _broadcast(in_mapping_of(olds, projectors), olds)
+        return with_variables_of(node, DualNullSpaceState(replaced))
 
     replaced = jax.tree.map(replace, opt_state, is_leaf=_is_state)
     if not found:
@@ -253,8 +257,10 @@ def _nothing_to_protect(
 
 
 def _project_tree(projectors: PyTree, updates: PyTree, dimension_numbers: DimensionNumbers) -> PyTree:
-    numbers = numbers_of_leaves(dimension_numbers, updates)
-    return jax.tree.map(_project, projectors, updates, numbers, is_leaf=_is_projector)
+    bare = without_variables(updates)
+    numbers = numbers_of_leaves(dimension_numbers, bare)
+    projected = jax.tree.map(_project, without_variables(projectors), bare, numbers, is_leaf=_is_projector)
+    return with_variables_of(updates, projected)
 
 
 def _project(p: NullSpaceProjector | None, update: Array, numbers: WeightDimensionNumbers | None) -> Array:
