@@ -28,6 +28,7 @@ from cmcl_jax.protection import map_entries
 from cmcl_jax.protection import protected_fraction as protected_fraction
 from cmcl_jax.protection import replace_projectors as replace_projectors
 from cmcl_jax.ranks import THRESHOLD_RULES as THRESHOLD_RULES
+from cmcl_jax.variables import with_variables_of, without_variables
 
 
 class DualNullSpaceState(NamedTuple):
@@ -43,7 +44,8 @@ class DualNullSpaceState(NamedTuple):
 
     def with_projectors(self, projectors: PyTree) -> DualNullSpaceState:
         """See `replace_projectors`."""
-        return self._replace(projectors=fit_projectors(projectors, self.projectors))
+        fitted = fit_projectors(projectors, without_variables(self.projectors))
+        return self._replace(projectors=with_variables_of(self.projectors, fitted))
 
     def protected_part(self, updates: PyTree) -> PyTree:
         """`P_in U P_out` of each leaf, zeros for one without a projector."""
@@ -109,6 +111,7 @@ def dual_null_space(
     """
 
     def init(params: PyTree) -> DualNullSpaceState:
+        params = without_variables(params)
         numbers = numbers_of_leaves(dimension_numbers, params)
         zeros = lambda leaf, numbers: nothing_to_protect(leaf, numbers, protect_biases)  # noqa: E731
         return DualNullSpaceState(jax.tree.map(zeros, params, numbers), numbers)
