@@ -74,8 +74,8 @@ def in_rotated_coordinates(
     Gradients and parameters are rotated, their protected coordinates set to zero, `inner` runs, the protected
     coordinates of what it emits are set to zero, and the result is rotated back. The promise: in these coordinates the
     emitted update is zero where it is protected, exactly, whatever `inner` does (Adam, sign, decay, noise of its own)
-    and whatever its state holds. A leaf of which everything is protected keeps its bits. Otherwise rotating back and
-    adding to the parameters round, each to the precision of its dtype; no rounding passes through `inner`.
+    and whatever its state holds. A leaf of which everything is protected keeps its bits. Otherwise the bases, rotating
+    back and adding to the parameters round, as they do after `dual_null_space`; but no rounding passes through `inner`.
 
     Unlike `dual_null_space` after an optimizer, it also keeps protected coordinates out of what `inner` sees: norms,
     clipping and factored moments are those of the free part. Optimizers that scale elements are another
