@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PyTree
 
 from cmcl_jax.layouts import WeightDimensionNumbers, sizes
 from cmcl_jax.ranks import directions_kept
+from cmcl_jax.variables import in_mapping_of
 
 HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -106,7 +107,7 @@ def fit_projectors(projectors: PyTree, like: PyTree) -> PyTree:
             lambda top, new, olds: jax.tree.map_with_path(
                 lambda path, old: _fit(new, old, jax.tree_util.keystr(top + path)), olds, is_leaf=is_entry
             ),
-            projectors,
+            in_mapping_of(like, projectors),
             like,
             is_leaf=is_entry,
         )

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PyTree
 
 from cmcl_jax.layouts import WeightDimensionNumbers
 from cmcl_jax.stacking import StackedBiasesState, stack
+from cmcl_jax.variables import with_variables_of, without_variables
 
 
 @runtime_checkable
@@ -105,7 +106,8 @@ def map_entries(
         return f(entry, numbers, update)
 
     is_leaf = lambda node: node is None or isinstance(node, optax.MaskedNode | WeightDimensionNumbers)  # noqa: E731
-    return jax.tree.map(apply, numbers, entries, updates, is_leaf=is_leaf)
+    applied = jax.tree.map(apply, numbers, without_variables(entries), without_variables(updates), is_leaf=is_leaf)
+    return with_variables_of(updates, applied)
 
 
 def _protected_parts(updates: PyTree, opt_state: PyTree) -> list[PyTree]:
