@@ -18,7 +18,7 @@ from cmcl_jax.methods.vanilla import Vanilla
 from cmcl_jax.null_space import NullSpaceProjector, replace_projectors
 from cmcl_jax.optimizers import PROJECTED
 from cmcl_jax.ranks import THRESHOLD_RULES
-from cmcl_jax.stream import PairFeatures, Step
+from cmcl_jax.stream import Step, StepFeatures
 from feature_cache.errors import UserError
 from feature_cache.registry import check_name, resolve
 
@@ -61,8 +61,7 @@ class ProjectedVanilla(Vanilla, abc.ABC):
         return self._adamw_with_decay(self.project, self.protect_biases)
 
     def before_step(self, memory: PyTree, heads: Heads, step: Step, rows: Int[Array, ""]) -> PyTree:
-        sides = zip(("a", "b"), step.pair, strict=True)
-        projectors = {side: self.projectors(memory, heads, modality) for side, modality in sides}
+        projectors = {role: self.projectors(memory, heads, modality) for role, modality in step.roles.items()}
         return replace_projectors(super().before_step(memory, heads, step, rows), projectors)
 
     @abc.abstractmethod
@@ -99,15 +98,15 @@ class DualNullSpace(ProjectedVanilla):
         )
         return found
 
-    def after_step(self, memory: PyTree, heads: Heads, step: Step, features: PairFeatures) -> PyTree:
+    def after_step(self, memory: PyTree, heads: Heads, step: Step, features: StepFeatures) -> PyTree:
         del heads
-        a, b = step.pair
-        met = memory["-".join(step.pair)]
+        of = {modality: features.by_role[role] for role, modality in step.roles.items()}
+        met = {"-".join(pair): memory["-".join(pair)] for pair in step.pairs}
         seen = {
-            a: update_memory(met[a], features.a, features.valid),
-            b: update_memory(met[b], features.b, features.valid),
+            key: {modality: update_memory(old, of[modality], features.valid) for modality, old in pair.items()}
+            for key, pair in met.items()
         }
-        return {**memory, "-".join(step.pair): seen}
+        return {**memory, **seen}
 
 
 def from_config(config: Any, training: Training) -> ProjectedVanilla:
