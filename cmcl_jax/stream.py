@@ -101,10 +101,12 @@ class StepFeatures(NamedTuple):
     Attributes:
         by_role: `(n_max, d)` features of each modality, by its role in the step; equal rows belong together.
         rows: number of rows that are not padding.
+        class_texts: `(c, d_text)` embeddings of the step's class texts, only where a method asks to remember them.
     """
 
     by_role: dict[str, Float[Array, "n _d"]]
     rows: Int[Array, ""]
+    class_texts: Float[Array, "c d_text"] | None = None
 
     @property
     def padded_rows(self) -> int:
@@ -175,9 +177,9 @@ class Stream:
         return tuple(task for step in self.steps for task in step.tasks)
 
     @property
-    def pairs(self) -> tuple[tuple[str, str], ...]:
-        """The distinct modality pairs, in order of first appearance."""
-        return tuple(dict.fromkeys(pair for step in self.steps for pair in step.pairs))
+    def tuples(self) -> tuple[tuple[str, ...], ...]:
+        """The distinct modalities of steps, in order of first appearance."""
+        return tuple(dict.fromkeys(step.modalities for step in self.steps))
 
     @property
     def checksums(self) -> dict[str, str]:
@@ -208,6 +210,13 @@ class Stream:
         ]
         by_role = {role: jnp.asarray(rows) for role, rows in zip(ROLES, padded, strict=False)}
         return StepFeatures(by_role, jnp.asarray(count, jnp.int32))
+
+    def class_texts(self, step: Step, dtype: Any = jnp.float32) -> Float[Array, "c d_text"] | None:
+        """Embeddings of the texts that the step's test rows are classified by, on the device; None without any."""
+        cache = self.caches[step.dataset]
+        of_metric = {"accuracy": cache.class_features, "open_accuracy": cache.open_class_features}
+        texts = [texts for metric, texts in of_metric.items() if metric in step.metrics and texts is not None]
+        return jnp.asarray(np.concatenate(texts).astype(dtype)) if texts else None
 
     def test_features(self, task: Task, split: str = "test", dtype: Any = jnp.float32) -> TaskFeatures:
         """A task's test (or validation) rows on the device."""

@@ -28,22 +28,24 @@ class StepByStep:
     stepwise: ClassVar[bool] = True
 
     def start(self, heads: Heads) -> PyTree:
-        return init_memory(self.method, heads, self.stream.pairs)
+        return init_memory(self.method, heads, self.stream.tuples)
 
     def learn(
         self, heads: Heads, memory: PyTree, step: Step, keys: PRNGKeyArray, on_epoch: OnEpoch | None = None
     ) -> Learned:
-        remembered = self.method.remembered_modalities(step, self.stream)
+        features = self.stream.training_features(step, step.modalities, self.dtype)
+        names = self.method.remembered_modalities(step, self.stream)
+        remembered = features if names == step.modalities else self.stream.training_features(step, names, self.dtype)
+        if self.method.class_texts:
+            remembered = remembered._replace(class_texts=self.stream.class_texts(step, self.dtype))
         return learn(
             self.method,
             heads,
             memory,
             step,
-            self.stream.training_features(step, step.modalities, self.dtype),
+            features,
             keys=step_keys(keys, step),
-            remembered=None
-            if remembered == step.modalities
-            else self.stream.training_features(step, remembered, self.dtype),
+            remembered=remembered,
             on_epoch=on_epoch,
         )
 
@@ -53,9 +55,9 @@ def step_keys(keys: PRNGKeyArray, step: Step) -> PRNGKeyArray:
     return jax.vmap(lambda key: jax.random.fold_in(key, step.number))(keys)
 
 
-def init_memory(method: Method, heads: Heads, pairs: Sequence[tuple[str, str]]) -> PyTree:
+def init_memory(method: Method, heads: Heads, tuples: Sequence[tuple[str, ...]]) -> PyTree:
     """The method's memory before the first step, for heads with a leading seed axis."""
-    memory: PyTree = jax.vmap(lambda heads: method.init(heads, pairs), out_axes=_memory_axis(method))(heads)
+    memory: PyTree = jax.vmap(lambda heads: method.init(heads, tuples), out_axes=_memory_axis(method))(heads)
     return memory
 
 
@@ -91,8 +93,8 @@ def learn(
     return Learned(heads, after(memory, heads), losses)
 
 
-def _memory_axis(method: Method) -> int | None:
-    return 0 if method.memory_per_seed else None
+def _memory_axis(method: Method) -> PyTree:
+    return jax.tree.map(lambda per_seed: 0 if per_seed else None, method.memory_per_seed)
 
 
 @functools.partial(jax.jit, static_argnames=("method", "on_epoch"))

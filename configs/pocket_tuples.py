@@ -1,4 +1,4 @@
-"""The pocket suite with steps of three modalities: furniture and emoji_clips are learned at once, all pairs together."""
+"""The pocket suite with steps of three modalities: furniture and emoji_clips are each learned in one step."""
 
 from ml_collections import ConfigDict
 

@@ -1,5 +1,6 @@
 """Joint training: against a plain float64 loop, and what sets it apart from a continual method."""
 
+import itertools
 import operator
 from collections import Counter
 from pathlib import Path
@@ -26,6 +27,8 @@ from tests.streams import training
 from tests.tiny_caches import STEPS, WIDTHS, write_tiny_caches
 
 EPOCHS, BATCH, RATE, DECAY = 2, 16, 1e-2, 1e-3
+UNEQUAL = {**WIDTHS, "audio": 20, "depth": 9}
+MIXED = (*STEPS[:2], ("rooms", ("text", "vision", "depth"), ("recall",)))
 
 
 def method(**changes: object) -> Joint:
@@ -50,10 +53,11 @@ def learn_stream(joint: Joint, stream: Stream, heads: Heads, keys: jax.Array) ->
     return heads, losses
 
 
-def loss_of_batch(pair: dict, a: np.ndarray, b: np.ndarray) -> jax.Array:
-    z_a, z_b = (rows @ head["kernel"] + head["bias"] for rows, head in ((a, pair["a"]), (b, pair["b"])))
-    log_p = [jax.nn.log_softmax(scores, axis=1) for scores in (z_a @ z_b.T, z_b @ z_a.T)]
-    return -sum(jnp.diag(p).mean() for p in log_p) / 2
+def loss_of_batch(active: dict, batch: dict) -> jax.Array:
+    """Mean over both directions of all pairs."""
+    z = [rows @ active[role]["kernel"] + active[role]["bias"] for role, rows in batch.items()]
+    log_p = [jax.nn.log_softmax(z_a @ z_b.T, axis=1) for z_a, z_b in itertools.permutations(z, 2)]
+    return -sum(jnp.diag(p).mean() for p in log_p) / len(log_p)
 
 
 def by_hand(stream: Stream, heads: Heads, key: jax.Array) -> tuple[Heads, list[float]]:
@@ -69,9 +73,8 @@ def by_hand(stream: Stream, heads: Heads, key: jax.Array) -> tuple[Heads, list[f
         order = np.asarray(_shuffled(jax.random.fold_in(jax.random.fold_in(key, step.number), epoch), features, BATCH))
         rows = order[: stream.rows(step)][batch * BATCH : (batch + 1) * BATCH]
         pair = active_heads(heads, step)
-        value, gradient = jax.value_and_grad(loss_of_batch)(
-            pair, features.by_role["a"][rows], features.by_role["b"][rows]
-        )
+        of_batch = {role: of_role[rows] for role, of_role in features.by_role.items()}
+        value, gradient = jax.value_and_grad(loss_of_batch)(pair, of_batch)
         losses.append(float(value))
         norm = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(gradient)))
         for side, modality in step.roles.items():
@@ -88,12 +91,16 @@ def by_hand(stream: Stream, heads: Heads, key: jax.Array) -> tuple[Heads, list[f
     return heads, losses
 
 
-@pytest.mark.parametrize("widths", [WIDTHS, {**WIDTHS, "audio": 20, "depth": 9}], ids=["equal", "unequal"])
+@pytest.mark.parametrize(
+    ("widths", "steps"),
+    [(WIDTHS, STEPS), (UNEQUAL, STEPS), (WIDTHS, MIXED), (UNEQUAL, MIXED)],
+    ids=["equal", "unequal", "three modalities", "three unequal modalities"],
+)
 def test_joint_training_equals_a_plain_loop_with_adamw_written_out(
-    widths: dict[str, int], tmp_path: Path, x64: None
+    widths: dict[str, int], steps: tuple, tmp_path: Path, x64: None
 ) -> None:
     write_tiny_caches(tmp_path / "tiny", widths)
-    stream = open_stream(STEPS, tmp_path, "tiny")
+    stream = open_stream(steps, tmp_path, "tiny")
     heads, keys = start(stream)
     learned, losses = learn_stream(method(), stream, heads, keys)
     expected, each = by_hand(stream, heads, keys[0])
@@ -160,7 +167,7 @@ def test_an_update_changes_the_heads_and_moments_of_the_drawn_pair_only(tiny_cac
     heads, _ = start(stream)
     joint, step = method(), stream.steps[1]  # text and audio
     one_seed = jax.tree.map(lambda leaf: leaf[0], heads)
-    memory = joint.init(one_seed, stream.pairs)
+    memory = joint.init(one_seed, stream.tuples)
     state = joint.before_step(memory, one_seed, step, jnp.asarray(1))
     pair = active_heads(one_seed, step)
     _, state = joint.update(state, jax.tree.map(jnp.ones_like, pair), pair)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import optax
@@ -23,24 +23,31 @@ class Vanilla:
     """AdamW on the contrastive loss of the step's own data, with a fresh optimizer and a linear decay each step."""
 
     training: Training
-    memory_per_seed: ClassVar[bool] = False
+
+    @property
+    def memory_per_seed(self) -> Any:
+        return False
+
+    @property
+    def class_texts(self) -> bool:
+        return False
 
     def optimizer(self) -> optax.GradientTransformation:
         """One step's optimizer."""
         return self._adamw_with_decay(project=None)
 
-    def _adamw_with_decay(self, project: str | None, protect_biases: bool = True) -> optax.GradientTransformation:
+    def _adamw_with_decay(self, project: str | None, biases: str = "leafwise") -> optax.GradientTransformation:
         adamw = dns_adamw(
             self.training.learning_rate,
             weight_decay=self.training.weight_decay,
             clip_norm=self.training.clip_norm,
             project=project,
-            protect_biases=protect_biases,
+            protect_biases=biases != "free",
         )
         return optax.chain(adamw, linear_decay())
 
-    def init(self, heads: Heads, pairs: Sequence[tuple[str, str]]) -> PyTree:
-        del heads, pairs
+    def init(self, heads: Heads, tuples: Sequence[tuple[str, ...]]) -> PyTree:
+        del heads, tuples
         return {}
 
     def before_step(self, memory: PyTree, heads: Heads, step: Step, rows: Int[Array, ""]) -> PyTree:
