@@ -79,10 +79,11 @@ def projectors_from(
           back then the projector is stale, and the promise breaks once the partner has moved. `None` for the head: the
           memory is one of outputs already.
         thresholds: of the input side and of the output side, see `projector`.
-        rule: threshold rule of `projector`; "noise" takes the number of rows from the memories. It takes rows for
-          independent, and the same rows in several memories count in each: its edge is then lower than that of the
-          distinct rows, and noise is protected with the signal. No direction is lost by it; a higher threshold makes
-          up for it.
+        rule: threshold rule of `projector`. By all but "absolute", the moments of partner outputs count with a trace of
+          1 each, so that a partner of larger outputs does not push the others below the threshold. "noise" takes the
+          number of rows from the memories, and them for independent: the same rows in several memories count in each,
+          its edge is lower than that of the distinct rows, and noise is protected with the signal. No direction is
+          lost by it; a higher threshold makes up for it.
         one_sided: protect all outputs (`P_out = I`) once there is something to protect.
         stacked: `inputs` projects the rows `[x, 1]`, for `stack_biases`. The 1 does not scale with the features, so
           that a threshold between the two scales drops the smaller one.
@@ -94,14 +95,21 @@ def projectors_from(
     seen = sum((memory.rows for memory in inputs), jnp.zeros(()))
     moments = [stacked_moment(memory) if stacked else memory.moment for memory in inputs]
     of_inputs = _pooled(moments, [memory.rows for memory in inputs])
-    outputs_met = [memory.moment if head is None else output_moment(memory, head) for memory, head in partners]
-    of_outputs = _pooled(outputs_met, [memory.rows for memory, _ in partners])
+    met_outputs = [memory.moment if head is None else output_moment(memory, head) for memory, head in partners]
+    if rule != "absolute":
+        met_outputs = [_of_unit_trace(moment) for moment in met_outputs]
+    of_outputs = _pooled(met_outputs, [memory.rows for memory, _ in partners])
     if one_sided:
         outputs = jnp.where(seen > 0, jnp.eye(of_outputs.shape[0], dtype=of_outputs.dtype), 0)
     else:
         met = sum((memory.rows for memory, _ in partners), jnp.zeros(()))
         outputs = projector(of_outputs, thresholds[1], rule, rows=met)
     return NullSpaceProjector(projector(of_inputs, thresholds[0], rule, rows=seen), outputs)
+
+
+def _of_unit_trace(moment: Array) -> Array:
+    trace = jnp.trace(moment)
+    return moment / jnp.where(trace > 0, trace, 1)
 
 
 def _pooled(moments: Sequence[Array], counts: Sequence[Array]) -> Array:

@@ -1,13 +1,17 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cmcl_jax import empty_memory, output_moment, projectors_from, update_memory
+from cmcl_jax import FeatureMemory, NullSpaceProjector, empty_memory, output_moment, projectors_from, update_memory
+from cmcl_jax.ranks import THRESHOLD_RULES
 
 
-def remember(*parts: np.ndarray):
+def remember(*parts: np.ndarray) -> FeatureMemory:
     memory = empty_memory(parts[0].shape[1], jnp.asarray(parts[0]).dtype)
     for part in parts:
         memory = update_memory(memory, jnp.asarray(part), jnp.ones(len(part), bool))
@@ -69,3 +73,58 @@ def test_one_sided_protects_all_outputs_once_something_was_met() -> None:
     memory = remember(np.eye(3, dtype=np.float32)[:1])
     found = projectors_from([memory], [(memory, head)], (1e-3, 1e-3), one_sided=True)
     np.testing.assert_array_equal(found.outputs, np.eye(3))
+
+
+def test_stacked_projectors_span_the_rows_with_a_one_behind_them(x64: None) -> None:
+    rng = np.random.default_rng(4)
+    x1, x2 = rng.normal(size=(2, 6)), rng.normal(size=(3, 6))
+    head = {"kernel": jnp.eye(6), "bias": jnp.zeros(6)}
+    memories = [remember(x1), remember(x2), empty_memory(6, jnp.float64)]
+    found = projectors_from(memories, [(m, head) for m in memories], (1e-9, 1e-9), "relative", stacked=True)
+    rows = np.pad(np.concatenate([x1, x2]), ((0, 0), (0, 1)), constant_values=1)
+    np.testing.assert_allclose(found.inputs, np.linalg.pinv(rows) @ rows, atol=1e-9)
+    assert found.outputs.shape == (6, 6)
+    nothing = projectors_from(memories[2:], [(memories[2], head)], (1e-9, 1e-9), "relative", stacked=True)
+    assert not nothing.inputs.any()
+
+
+@functools.cache
+def scaled(rule: str, of_inputs: float, of_first_partner: float) -> NullSpaceProjector:
+    """Projectors of a modality that met two partners, given the scales of its features and of one partner's."""
+    rng = np.random.default_rng(6)
+
+    def features(scale: float) -> np.ndarray:  # two directions in noise
+        signal = rng.normal(size=(200, 2)) @ rng.normal(size=(2, 8))
+        return scale * (signal + 0.05 * rng.normal(size=(200, 8)))
+
+    own = [remember(features(of_inputs)), remember(features(of_inputs))]
+    partners = [remember(features(of_first_partner)[:, :6]), remember(features(1.0)[:, :6])]
+    heads = [{"kernel": jnp.asarray(rng.normal(size=(6, 8))), "bias": jnp.zeros(8)} for _ in partners]
+    threshold = {"noise": 1.1, "absolute": 0.05, "energy": 1e-2}.get(rule, 2e-3)
+    return projectors_from(own, list(zip(partners, heads, strict=True)), (threshold, threshold), rule)
+
+
+@pytest.mark.parametrize("rule", THRESHOLD_RULES)
+def test_the_scale_of_a_modality_matters_to_the_absolute_rule_alone(rule: str, x64: None) -> None:
+    once, own, partner = scaled(rule, 1, 1), scaled(rule, 20, 1), scaled(rule, 1, 20)
+    if rule == "absolute":
+        assert np.trace(own.inputs) > np.trace(once.inputs) + 1
+        assert np.trace(partner.outputs) > np.trace(once.outputs) + 1
+        return
+    assert 0 < round(float(np.trace(once.inputs))) < 8, "or the threshold decides nothing"
+    np.testing.assert_allclose(own.inputs, once.inputs, atol=1e-9)
+    np.testing.assert_allclose(partner.outputs, once.outputs, atol=1e-9)
+    np.testing.assert_allclose(partner.inputs, once.inputs, atol=1e-9)
+
+
+def test_rows_met_twice_lower_the_edge_of_noise_and_lose_no_direction(x64: None) -> None:
+    rng = np.random.default_rng(7)
+    x = 3 * rng.normal(size=(96, 2)) @ rng.normal(size=(2, 48)) + rng.normal(size=(96, 48))
+    head = {"kernel": jnp.eye(48), "bias": jnp.zeros(48)}
+    once, twice = (
+        projectors_from([remember(x)] * times, [(remember(x), head)] * times, (1.1, 1.1), "noise").inputs
+        for times in (1, 2)
+    )
+    assert round(float(np.trace(once))) == 2
+    assert np.trace(twice) > np.trace(once) + 1
+    np.testing.assert_allclose(once @ twice, once, atol=1e-9)

@@ -18,7 +18,7 @@ from cmcl_jax.methods.base import Training
 from cmcl_jax.methods.dns_partners import PARTNERS, Rows
 from cmcl_jax.methods.vanilla import Vanilla
 from cmcl_jax.null_space import NullSpaceProjector, replace_projectors
-from cmcl_jax.optimizers import PROJECTED
+from cmcl_jax.optimizers import BIASES, PROJECTED
 from cmcl_jax.ranks import THRESHOLD_RULES
 from cmcl_jax.stream import Step, StepFeatures
 from feature_cache.errors import UserError
@@ -28,8 +28,6 @@ MODES = {
     "ours": "cmcl_jax.methods.dns:DualNullSpace",
     "released": "cmcl_jax.methods.dns_released:ReleasedDualNullSpace",
 }
-
-BIASES = ("leafwise", "stacked", "free")
 
 # Below 1 the noise rule would protect noise too; a threshold meant for another rule is noticed so.
 THRESHOLD_RANGES = {"absolute": (0, math.inf), "noise": (1, math.inf)}

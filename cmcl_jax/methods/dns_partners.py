@@ -1,11 +1,12 @@
 """What DNS remembers of partners: per pair, pooled per modality, or their outputs as they were when met.
 
-A strategy is three pure functions of one seed around a memory of fixed shapes. Rows come by modality; a tuple of more
-than two modalities is all of its pairs at once, so that nothing here counts to two.
+A strategy is three pure functions of one seed around a memory of fixed shapes. Rows come by modality, and a step of
+more than two modalities is all of its pairs at once.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -52,8 +53,8 @@ class Partners(Protocol):
 
     per_seed: ClassVar[Any]
 
-    def init(self, heads: Heads, tuples: Sequence[Sequence[str]]) -> PyTree:
-        """The memory before the first step of a stream with these tuples of modalities."""
+    def init(self, heads: Heads, pairs: Sequence[tuple[str, str]]) -> PyTree:
+        """The memory before the first step of a stream with these pairs of modalities."""
         ...
 
     def met(self, memory: PyTree, heads: Heads, modality: str) -> Met:
@@ -66,70 +67,68 @@ class Partners(Protocol):
 
 
 class Fresh:
-    """One memory per tuple and modality; partner outputs are those of today's heads on the partner's own rows.
+    """One memory per pair and modality; partner outputs are those of today's heads on what the partner saw in the pair.
 
-    The memory is `{"text-audio": {"text": FeatureMemory, "audio": FeatureMemory}, …}`, keyed by the step's modalities
-    in their order. It depends on the features alone.
+    The memory is `{"text-audio": {"text": FeatureMemory, "audio": FeatureMemory}, …}`, keyed by the pair in storage
+    order. It depends on the features alone.
 
-    A modality that trains on the same dataset in several pairs has its rows counted once in each: they weigh as often
-    in the pooled moment of its inputs, and the counter that "noise" reads has them as often.
+    A modality that trains on the same rows in several pairs has them counted once in each: they weigh as often in the
+    moment of its inputs, and the counter that the rule "noise" reads has them as often (see `projectors_from`).
     """
 
     per_seed: ClassVar[Any] = False
 
-    def init(self, heads: Heads, tuples: Sequence[Sequence[str]]) -> PyTree:
+    def init(self, heads: Heads, pairs: Sequence[tuple[str, str]]) -> PyTree:
         empty = _empty_inputs(heads)
-        return {"-".join(names): {modality: empty[modality] for modality in names} for names in tuples}
+        return {"-".join(pair): {modality: empty[modality] for modality in pair} for pair in pairs}
 
     def met(self, memory: PyTree, heads: Heads, modality: str) -> Met:
-        met: list[dict[str, FeatureMemory]] = [names for names in memory.values() if modality in names]
-        partners = [(names[other], heads[other]) for names in met for other in names if other != modality]
-        return Met([names[modality] for names in met], list(partners))
+        met: list[dict[str, FeatureMemory]] = [pair for pair in memory.values() if modality in pair]
+        partners = [(pair[other], heads[other]) for pair in met for other in pair if other != modality]
+        return Met([pair[modality] for pair in met], list(partners))
 
     def remember(self, memory: PyTree, heads: Heads, seen: Seen) -> PyTree:
         del heads
-        key = "-".join(seen)
-        return {**memory, key: {m: _update(memory[key][m], rows) for m, rows in seen.items()}}
+        met = {"-".join(pair): pair for pair in itertools.combinations(seen, 2)}
+        return {**memory, **{key: {m: _update(memory[key][m], seen[m]) for m in pair} for key, pair in met.items()}}
 
 
 class Pooled:
     """One memory per modality over all its steps; partner outputs are those of today's heads on *all* of that.
 
     The memory is `{"features": {modality: FeatureMemory}, "steps": {"text-audio": ()}}`, the second counting the steps
-    of each tuple: who has met whom. It depends on the features alone. A partner that was met brings everything that it
+    of each pair: who has met whom. It depends on the features alone. A partner that was met brings everything that it
     has seen, with whomever, and weighs by the number of those rows. What is protected contains what `Fresh` protects,
-    as long as no direction falls below the threshold; the inputs are the same.
+    as long as no direction falls below the threshold. In steps of pairs the inputs are the same; a step of more
+    modalities counts its rows once here, and once for each of its pairs there.
     """
 
     per_seed: ClassVar[Any] = False
 
-    def init(self, heads: Heads, tuples: Sequence[Sequence[str]]) -> PyTree:
-        empty, trained = _empty_inputs(heads), {modality for names in tuples for modality in names}
+    def init(self, heads: Heads, pairs: Sequence[tuple[str, str]]) -> PyTree:
+        empty, trained = _empty_inputs(heads), {modality for pair in pairs for modality in pair}
         return {
             "features": {modality: memory for modality, memory in empty.items() if modality in trained},
-            "steps": {"-".join(names): jnp.zeros((), jnp.int32) for names in tuples},
+            "steps": {"-".join(pair): jnp.zeros((), jnp.int32) for pair in pairs},
         }
 
     def met(self, memory: PyTree, heads: Heads, modality: str) -> Met:
         features: dict[str, FeatureMemory] = memory["features"]
-        steps_with = dict.fromkeys(features, jnp.zeros((), jnp.int32))
+        partners: list[tuple[FeatureMemory, Head | None]] = []
         for key, steps in memory["steps"].items():
-            names = key.split("-")
-            if modality in names:
-                steps_with |= {other: steps_with[other] + steps for other in names}
-        partners = [
-            (known._replace(rows=jnp.where(steps_with[other] > 0, known.rows, 0)), heads[other])
-            for other, known in features.items()
-            if other != modality
-        ]
-        return Met([features[modality]], list(partners))
+            if modality in (pair := key.split("-")):
+                (other,) = set(pair) - {modality}
+                rows = jnp.where(steps > 0, features[other].rows, 0)
+                partners.append((features[other]._replace(rows=rows), heads[other]))
+        return Met([features[modality]], partners)
 
     def remember(self, memory: PyTree, heads: Heads, seen: Seen) -> PyTree:
         del heads
-        key, features = "-".join(seen), memory["features"]
+        features, steps = memory["features"], memory["steps"]
+        met = ["-".join(pair) for pair in itertools.combinations(seen, 2)]
         return {
             "features": {**features, **{m: _update(features[m], rows) for m, rows in seen.items()}},
-            "steps": {**memory["steps"], key: memory["steps"][key] + 1},
+            "steps": {**steps, **{key: steps[key] + 1 for key in met}},
         }
 
 
@@ -138,13 +137,14 @@ class Stale:
 
     As published, but with biases, and with a counter for each modality. The memory is `{"inputs": {modality:
     FeatureMemory}, "partner_outputs": {modality: FeatureMemory}}`; the second depends on the heads, and so on the seed.
-    It breaks the promise as soon as a partner trains with somebody else: it is here to be compared with.
+    Of several partners, those of larger outputs weigh more: one moment cannot be taken apart again. It breaks the
+    promise as soon as a partner trains with somebody else: it is here to be compared with.
     """
 
     per_seed: ClassVar[Any] = {"inputs": False, "partner_outputs": True}
 
-    def init(self, heads: Heads, tuples: Sequence[Sequence[str]]) -> PyTree:
-        trained = dict.fromkeys(modality for names in tuples for modality in names)
+    def init(self, heads: Heads, pairs: Sequence[tuple[str, str]]) -> PyTree:
+        trained = dict.fromkeys(modality for pair in pairs for modality in pair)
         outputs = {m: empty_memory(head["kernel"].shape[1], head["kernel"].dtype) for m, head in heads.items()}
         inputs = _empty_inputs(heads)
         return {"inputs": {m: inputs[m] for m in trained}, "partner_outputs": {m: outputs[m] for m in trained}}

@@ -42,7 +42,7 @@ class Vanilla:
             weight_decay=self.training.weight_decay,
             clip_norm=self.training.clip_norm,
             project=project,
-            protect_biases=biases != "free",
+            biases=biases,
         )
         return optax.chain(adamw, linear_decay())
 
