@@ -177,9 +177,9 @@ class Stream:
         return tuple(task for step in self.steps for task in step.tasks)
 
     @property
-    def tuples(self) -> tuple[tuple[str, ...], ...]:
-        """The distinct modalities of steps, in order of first appearance."""
-        return tuple(dict.fromkeys(step.modalities for step in self.steps))
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """The distinct modality pairs of all steps, in order of first appearance."""
+        return tuple(dict.fromkeys(pair for step in self.steps for pair in step.pairs))
 
     @property
     def checksums(self) -> dict[str, str]:

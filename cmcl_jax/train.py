@@ -28,7 +28,7 @@ class StepByStep:
     stepwise: ClassVar[bool] = True
 
     def start(self, heads: Heads) -> PyTree:
-        return init_memory(self.method, heads, self.stream.tuples)
+        return init_memory(self.method, heads, self.stream.pairs)
 
     def learn(
         self, heads: Heads, memory: PyTree, step: Step, keys: PRNGKeyArray, on_epoch: OnEpoch | None = None
@@ -55,9 +55,9 @@ def step_keys(keys: PRNGKeyArray, step: Step) -> PRNGKeyArray:
     return jax.vmap(lambda key: jax.random.fold_in(key, step.number))(keys)
 
 
-def init_memory(method: Method, heads: Heads, tuples: Sequence[tuple[str, ...]]) -> PyTree:
+def init_memory(method: Method, heads: Heads, pairs: Sequence[tuple[str, str]]) -> PyTree:
     """The method's memory before the first step, for heads with a leading seed axis."""
-    memory: PyTree = jax.vmap(lambda heads: method.init(heads, tuples), out_axes=_memory_axis(method))(heads)
+    memory: PyTree = jax.vmap(lambda heads: method.init(heads, pairs), out_axes=_memory_axis(method))(heads)
     return memory
 
 

@@ -44,7 +44,7 @@ class AllAtOnce:
     stepwise: ClassVar[bool] = False
 
     def start(self, heads: Heads) -> PyTree:
-        memory = init_memory(self.method, heads, self.stream.tuples)
+        memory = init_memory(self.method, heads, self.stream.pairs)
         seeds = len(next(iter(heads.values()))["bias"])
         return start_decay(memory, jnp.full(seeds, self.method.training.epochs * sum(self._batches)))
 

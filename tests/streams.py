@@ -56,7 +56,9 @@ def heads_of_one_seed(seed: int = 0) -> Heads:
 
 def learn_all(method: Method, stream: Sequence[Task], heads: Heads) -> list[tuple[Heads, object]]:
     """Heads and memory before the stream and after each of its steps."""
-    history = [(heads, init_memory(method, heads, list(dict.fromkeys(step.modalities for step, _ in stream))))]
+    history = [
+        (heads, init_memory(method, heads, list(dict.fromkeys(pair for step, _ in stream for pair in step.pairs))))
+    ]
     for step, features in stream:
         learned = learn(method, *history[-1], step, features, jax.random.key(step.number)[None])
         history.append((learned.heads, learned.memory))

@@ -167,7 +167,7 @@ def test_an_update_changes_the_heads_and_moments_of_the_drawn_pair_only(tiny_cac
     heads, _ = start(stream)
     joint, step = method(), stream.steps[1]  # text and audio
     one_seed = jax.tree.map(lambda leaf: leaf[0], heads)
-    memory = joint.init(one_seed, stream.tuples)
+    memory = joint.init(one_seed, stream.pairs)
     state = joint.before_step(memory, one_seed, step, jnp.asarray(1))
     pair = active_heads(one_seed, step)
     _, state = joint.update(state, jax.tree.map(jnp.ones_like, pair), pair)

@@ -91,7 +91,7 @@ def test_every_update_agrees_with_the_reference_arithmetic(thresholds: tuple[flo
         {m: np.asarray(heads[m]["bias"]) for m in heads},
         thresholds,
     )
-    memory = method.init(heads, [step.modalities for step, _ in stream])
+    memory = method.init(heads, [pair for step, _ in stream for pair in step.pairs])
     batches = -(-ROWS // BATCH)
     for step, features in stream:
         xa, xb = (np.asarray(features.by_role[role])[:ROWS] for role in "ab")

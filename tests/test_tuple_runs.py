@@ -49,7 +49,7 @@ def test_a_step_of_n_modalities_has_a_test_task_for_each_pair_with_the_metrics_t
     assert [(task.name, task.step, list(task.metrics)) for task in stream.tasks] == TASKS
     assert stream.steps[1].modalities == ("vision", "text", "depth")
     assert stream.steps[1].name == "2 rooms vision–text–depth"
-    assert stream.tuples == (("vision", "text"), ("vision", "text", "depth"), ("text", "depth"), ("text", "audio"))
+    assert stream.pairs == (("vision", "text"), ("vision", "depth"), ("text", "depth"), ("text", "audio"))
     features = stream.training_features(stream.steps[1], stream.steps[1].modalities)
     for role, modality in stream.steps[1].roles.items():
         stored = stream.caches["rooms"].features("train", modality)

@@ -138,9 +138,10 @@ def test_all_old_alignments_of_a_head_stay_when_it_alone_of_its_tuple_trains(
 def test_a_partner_of_the_tuple_that_is_not_remembered_is_not_protected() -> None:
     stream = tasks((A, B, C), (A, D))
     heads, memory = learn_all(DNS, stream, heads_of_one_seed())[1]
-    key = "-".join((A, B, C))
+    assert isinstance(memory, dict)
     for forgotten, kept, lost in ((C, "ab", "ac"), (B, "ac", "ab")):
-        partial = {**memory, key: {m: known for m, known in memory[key].items() if m != forgotten}}  # type: ignore[dict-item,index]
+        partial = {pair: known for pair, known in memory.items() if pair != f"{A}-{forgotten}"}
+        assert len(partial) == len(memory) - 1
         after = as_if_remembered(partial, heads, stream[1])
         assert drift(heads, after, stream[0], kept) < 1e-10
         assert drift(heads, after, stream[0], lost) > 1e-4
@@ -179,7 +180,7 @@ def test_the_memory_of_the_released_mode_takes_the_mean_over_partners() -> None:
     [(step, features)] = tasks((A, B, C))
     method = ReleasedDualNullSpace(training(), "gradients", "absolute", 0.01, 0.0)
     heads = jax.tree.map(lambda leaf: leaf[0], heads_of_one_seed())
-    memory = method.after_step(method.init(heads, [step.modalities]), heads, step, features)
+    memory = method.after_step(method.init(heads, step.pairs), heads, step, features)
     rows = {modality: np.asarray(features.by_role[role])[:ROWS] for role, modality in step.roles.items()}
     outputs = {modality: x @ np.asarray(heads[modality]["kernel"]) for modality, x in rows.items()}
     for modality in step.modalities:

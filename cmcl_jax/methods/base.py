@@ -132,8 +132,8 @@ class Method(Protocol):
         """How a step is trained."""
         ...
 
-    def init(self, heads: Heads, tuples: Sequence[tuple[str, ...]]) -> PyTree:
-        """The memory before the first step of a stream whose steps have these modalities."""
+    def init(self, heads: Heads, pairs: Sequence[tuple[str, str]]) -> PyTree:
+        """The memory before the first step of a stream with these modality pairs."""
         ...
 
     def before_step(self, memory: PyTree, heads: Heads, step: Step, rows: Int[Array, ""]) -> PyTree:

@@ -105,8 +105,8 @@ class DualNullSpace(ProjectedVanilla):
     def optimizer(self) -> optax.GradientTransformation:
         return self._adamw_with_decay(self.project, self.biases)
 
-    def init(self, heads: Heads, tuples: Sequence[tuple[str, ...]]) -> PyTree:
-        return PARTNERS[self.partners].init(heads, tuples)
+    def init(self, heads: Heads, pairs: Sequence[tuple[str, str]]) -> PyTree:
+        return PARTNERS[self.partners].init(heads, pairs)
 
     def projectors(self, memory: PyTree, heads: Heads, modality: str) -> NullSpaceProjector:
         found: NullSpaceProjector = projectors_from(

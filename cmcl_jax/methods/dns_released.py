@@ -51,8 +51,8 @@ class ReleasedDualNullSpace(ProjectedVanilla):
     def optimizer(self) -> optax.GradientTransformation:
         return self._adamw_with_decay(self.project, biases="free")
 
-    def init(self, heads: Heads, tuples: Sequence[tuple[str, ...]]) -> PyTree:
-        del tuples
+    def init(self, heads: Heads, pairs: Sequence[tuple[str, str]]) -> PyTree:
+        del pairs
         widths = {modality: head["kernel"].shape for modality, head in heads.items()}
         dtype = next(iter(heads.values()))["kernel"].dtype
         return {

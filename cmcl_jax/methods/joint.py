@@ -36,8 +36,8 @@ class Joint(Vanilla):
             self.training.learning_rate, weight_decay=self.training.weight_decay, clip_norm=None, project=None
         )
 
-    def init(self, heads: Heads, tuples: Sequence[tuple[str, ...]]) -> PyTree:
-        del tuples
+    def init(self, heads: Heads, pairs: Sequence[tuple[str, str]]) -> PyTree:
+        del pairs
         adamw = {modality: self.optimizer().init(head) for modality, head in heads.items()}
         return {"adamw": adamw, "decay": linear_decay().init(heads)}
 

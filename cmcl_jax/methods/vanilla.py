@@ -46,8 +46,8 @@ class Vanilla:
         )
         return optax.chain(adamw, linear_decay())
 
-    def init(self, heads: Heads, tuples: Sequence[tuple[str, ...]]) -> PyTree:
-        del heads, tuples
+    def init(self, heads: Heads, pairs: Sequence[tuple[str, str]]) -> PyTree:
+        del heads, pairs
         return {}
 
     def before_step(self, memory: PyTree, heads: Heads, step: Step, rows: Int[Array, ""]) -> PyTree:
