@@ -16,7 +16,7 @@ def default_config() -> ConfigDict:
             "first_seed": 0,
             "dtype": "float32",
             "stream": {
-                "steps": (),  # (dataset, (modality, modality), (metrics of its test task))
+                "steps": (),  # (dataset, (modality, modality, …), (metrics of its test tasks))
                 "order_seed": optional(int),  # draws another order of the steps; None: as listed
                 "row_limit": optional(int),  # train on no more than so many rows a step, for a quick look
             },

@@ -36,7 +36,7 @@ def drift_of_class_scores(remembered: bool) -> float:
     if remembered:
         stream[0] = (step, features._replace(class_texts=jnp.asarray(texts)))
     after = [heads for heads, _ in learn_all(DNS, stream, heads_of_one_seed())]
-    pictures = np.asarray(features.a)[:ROWS]
+    pictures = np.asarray(features.by_role["a"])[:ROWS]
     old, new = (class_scores(heads, pictures, texts) for heads in (after[1], after[3]))
     return float(np.linalg.norm(new - old) / np.linalg.norm(old))
 
@@ -52,9 +52,9 @@ def test_each_class_counts_as_one_row_of_text_and_of_the_partners_outputs(partne
     texts = np.random.default_rng(5).normal(size=(3, WIDTH))
     method = dataclasses.replace(DNS, partners=partners)
     heads = jax.tree.map(lambda leaf: leaf[0], heads_of_one_seed())
-    memory = method.init(heads, [step.pair])
+    memory = method.init(heads, step.pairs)
     memory = method.after_step(memory, heads, step, features._replace(class_texts=jnp.asarray(texts)))
-    rows = np.concatenate([np.asarray(features.b)[:ROWS], texts])
+    rows = np.concatenate([np.asarray(features.by_role["b"])[:ROWS], texts])
     (of_text,), _ = PARTNERS[partners].met(memory, heads, TEXT)
     assert float(of_text.rows) == ROWS + 3
     np.testing.assert_allclose(of_text.moment, rows.T @ rows / len(rows), atol=1e-12)
@@ -78,7 +78,7 @@ def test_a_run_remembers_the_classes_by_which_a_step_is_measured(
     by_accuracy, by_recall_alone = stream.steps[0], stream.steps[2]
     found = what_is_remembered(DNS, stream, by_accuracy, monkeypatch)
     np.testing.assert_array_equal(found.class_texts, stream.caches["birds"].class_features)
-    np.testing.assert_array_equal(found.b[:40], stream.caches["birds"].features("train", "text"))
+    np.testing.assert_array_equal(found.by_role["b"][:40], stream.caches["birds"].features("train", "text"))
     assert what_is_remembered(DNS, stream, by_recall_alone, monkeypatch).class_texts is None
     not_asked = dataclasses.replace(DNS, class_texts=False)
     assert what_is_remembered(not_asked, stream, by_accuracy, monkeypatch).class_texts is None

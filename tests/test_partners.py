@@ -37,7 +37,7 @@ def one_seed(tree: Heads) -> Heads:
 def rows_of(task: Task) -> dict[str, np.ndarray]:
     """The rows of a task without its padding, by modality."""
     step, features = task
-    return {m: np.asarray(x)[:ROWS] for m, x in zip(step.pair, (features.a, features.b), strict=True)}
+    return {m: np.asarray(x)[:ROWS] for m, x in zip(step.modalities, features.by_role.values(), strict=True)}
 
 
 def outputs_of(heads: Heads, modality: str, rows: np.ndarray) -> np.ndarray:
@@ -110,7 +110,7 @@ def test_what_pooled_protects_contains_what_fresh_protects() -> None:
     heads, found = heads_of_one_seed(), {}
     for partners in ("fresh", "pooled"):
         method = dataclasses.replace(DNS, partners=partners)
-        memory = method.init(one_seed(heads), [step.pair for step, _ in stream])
+        memory = method.init(one_seed(heads), [pair for step, _ in stream for pair in step.pairs])
         for step, features in stream:
             memory = method.after_step(memory, one_seed(heads), step, features)
         found[partners] = {m: method.projectors(memory, one_seed(heads), m) for m in MODALITIES}

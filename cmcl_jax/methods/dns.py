@@ -20,7 +20,7 @@ from cmcl_jax.methods.vanilla import Vanilla
 from cmcl_jax.null_space import NullSpaceProjector, replace_projectors
 from cmcl_jax.optimizers import BIASES, PROJECTED
 from cmcl_jax.ranks import THRESHOLD_RULES
-from cmcl_jax.stream import PairFeatures, Step
+from cmcl_jax.stream import Step, StepFeatures
 from feature_cache.errors import UserError
 from feature_cache.registry import check_name, resolve
 
@@ -59,8 +59,7 @@ class ProjectedVanilla(Vanilla, abc.ABC):
                 raise UserError(f"config.dns.{side} must be {allowed} by the {self.rule} rule, but it is {threshold}.")
 
     def before_step(self, memory: PyTree, heads: Heads, step: Step, rows: Int[Array, ""]) -> PyTree:
-        sides = zip(("a", "b"), step.pair, strict=True)
-        projectors = {side: self.projectors(memory, heads, modality) for side, modality in sides}
+        projectors = {role: self.projectors(memory, heads, modality) for role, modality in step.roles.items()}
         return replace_projectors(super().before_step(memory, heads, step, rows), projectors)
 
     @abc.abstractmethod
@@ -119,11 +118,8 @@ class DualNullSpace(ProjectedVanilla):
         )
         return found
 
-    def after_step(self, memory: PyTree, heads: Heads, step: Step, features: PairFeatures) -> PyTree:
-        seen = {
-            modality: [Rows(rows, features.valid)]
-            for modality, rows in zip(step.pair, (features.a, features.b), strict=True)
-        }
+    def after_step(self, memory: PyTree, heads: Heads, step: Step, features: StepFeatures) -> PyTree:
+        seen = {modality: [Rows(features.by_role[role], features.valid)] for role, modality in step.roles.items()}
         if features.class_texts is not None:
             seen["text"].append(Rows(features.class_texts, jnp.ones(len(features.class_texts), bool)))
         return PARTNERS[self.partners].remember(memory, heads, seen)
