@@ -69,9 +69,10 @@ class ProjectedVanilla(Vanilla, abc.ABC):
 
 @dataclass(frozen=True)
 class DualNullSpace(ProjectedVanilla):
-    """The null space as the theory has it: pooled per-pair moments, today's partner heads, biases protected.
+    """The null space as the theory has it: moments of all that was met, today's partner heads, biases protected.
 
-    The memory is that of `cmcl_jax.methods.dns_partners`.
+    So by default; `partners="stale"` and `biases="free"` give up the promise. The memory is described in
+    `cmcl_jax.methods.dns_partners`.
 
     Attributes:
         one_sided: protect all output directions (`P_out = I`): exact to all orders, at a price in plasticity.
