@@ -75,7 +75,7 @@ def in_rotated_coordinates(
     coordinates of what it emits are set to zero, and the result is rotated back. The promise: in these coordinates the
     emitted update is zero where it is protected, exactly, whatever `inner` does (Adam, sign, decay, noise of its own)
     and whatever its state holds. A leaf of which everything is protected keeps its bits. Otherwise the bases, rotating
-    back and adding to the parameters round, as they do after `dual_null_space`; but no rounding passes through `inner`.
+    back and adding to the parameters round, as they do after `dual_null_space`; but none of it passes through `inner`.
 
     Unlike `dual_null_space` after an optimizer, it also keeps protected coordinates out of what `inner` sees: norms,
     clipping and factored moments are those of the free part. Optimizers that scale elements are another
@@ -84,12 +84,15 @@ def in_rotated_coordinates(
     Broken, as for every strength, by what comes *after* it and is not a scaling by a scalar: elementwise rescaling,
     sign or decay in the original coordinates. Put the decay inside.
 
-    The state starts with nothing to protect, in the identity basis: a first step is that of `inner`, bit for bit. Put
-    projectors in with `replace_projectors`; it finds their eigenbases by `jnp.linalg.svd`, and nothing is compiled
-    again. The moments in `inner_state` stay as they are, and belong to the old coordinates then. Start the
-    optimizer afresh for a new task, `replace_projectors(tx.init(params), …)`; going on with old moments costs
-    direction and speed for as long as `inner` remembers, never the promise. An `inner` that keeps copies of the
-    parameters (schedule-free, lookahead) or that calls a loss (line searches) cannot work here.
+    The state starts with nothing to protect, in the identity basis: a first step is that of `inner`, bit for bit (under
+    jit, XLA may fuse other operations with it, which shows in the last bit). Put projectors in with
+    `replace_projectors`; it finds their eigenbases by `jnp.linalg.svd`, and nothing is compiled again. Within the
+    protected and within the free space the basis is whichever the decomposition gives.
+
+    The moments in `inner_state` stay as they are then, and belong to the old coordinates. Start the optimizer afresh
+    for a new task, `replace_projectors(tx.init(params), …)`; going on with old moments costs direction and speed for as
+    long as `inner` remembers, never the promise. An `inner` that keeps copies of the parameters (schedule-free,
+    lookahead) or that calls a loss (line searches) cannot work here.
 
     Args:
         inner: the optimizer; parameters and extra arguments are passed on, the former rotated.

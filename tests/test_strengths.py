@@ -10,6 +10,9 @@ import optax
 import pytest
 
 from cmcl_jax import NullSpaceProjector, WeightDimensionNumbers, dns_adamw, replace_projectors
+from cmcl_jax.methods.dns import DualNullSpace
+from cmcl_jax.methods.vanilla import Vanilla
+from tests.streams import MODALITIES, drift, heads_of_one_seed, learn_all, tasks, training
 
 STRENGTHS = ("gradients", "updates", "exact")
 RATE = 1e-3
@@ -162,3 +165,16 @@ def test_biases_are_protected_leafwise_or_left_free_in_every_strength() -> None:
         free = first_update(of, project, biases="free")["bias"]
         np.testing.assert_allclose(np.abs(free), RATE, rtol=1e-4)
         assert np.abs(first_update(of, project)["bias"]).max() < 1e-4 * RATE
+
+
+@pytest.mark.slow
+def test_the_exact_form_keeps_old_alignments_through_a_stream_and_its_first_step_is_vanilla(x64: None) -> None:
+    a, b, c, d = MODALITIES
+    dns = DualNullSpace(training(), project="exact", rule="relative", input_threshold=1e-10, output_threshold=1e-10)
+    stream = tasks((a, b), (b, c), (a, d))
+    (_, after_ab, after_bc, after_ad) = (heads for heads, _ in learn_all(dns, stream, heads_of_one_seed()))
+    assert drift(after_ab, after_ad, stream[0]) < 1e-10
+    for modality, before, after in ((b, after_ab, after_bc), (a, after_bc, after_ad)):
+        assert np.abs(np.asarray(after[modality]["kernel"] - before[modality]["kernel"])).max() > 1e-3
+    vanilla = learn_all(Vanilla(training()), stream[:1], heads_of_one_seed())[1][0]
+    jax.tree.map(lambda left, right: np.testing.assert_allclose(left, right, atol=1e-13), after_ab, vanilla)
