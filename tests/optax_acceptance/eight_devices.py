@@ -68,9 +68,12 @@ def data_parallel_by_pmap(tx: Any) -> Any:
 
 def sharded_by_the_compiler(tx: Any, mesh: Any, kernel: P, projectors: P) -> Any:
     """Parameters, moments and projectors in pieces; the compiler puts in what they have to tell each other."""
-    place = lambda spec: lambda leaf: jax.device_put(leaf, NamedSharding(mesh, spec if leaf.ndim == 2 else P(None)))
-    spread = jax.tree.map(place(kernel), params)
-    state = replace_projectors(jax.jit(tx.init)(spread), jax.tree.map(place(projectors), protect))
+
+    def place(spec: P, leaf: jax.Array) -> jax.Array:
+        return jax.device_put(leaf, NamedSharding(mesh, spec if leaf.ndim == 2 else P(None)))
+
+    spread = jax.tree.map(partial(place, kernel), params)
+    state = replace_projectors(jax.jit(tx.init)(spread), jax.tree.map(partial(place, projectors), protect))
     update = jax.jit(partial(step, tx))
     after, state = update(spread, state, x, y)
     return update(after, state, x, y)[0]
