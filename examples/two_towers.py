@@ -54,14 +54,14 @@ class Task(NamedTuple):
     test: Pairs
 
 
-class TwoTowers(nn.Module):
+class TwoTowers(nn.Module):  # type: ignore[misc]
     """One linear tower for media and one for texts, which start as the identity, and the logarithm of the scale."""
 
     width: int
 
     @nn.compact  # type: ignore[untyped-decorator]
     def __call__(self, media: Float[Array, "n d"], text: Float[Array, "n d"]) -> Float[Array, "n n"]:
-        identity = lambda key, shape, dtype: jnp.eye(*shape, dtype=dtype)  # noqa: E731
+        identity = lambda key, shape, dtype: jnp.eye(shape[0], shape[1], dtype=dtype)  # noqa: E731
         tower = partial(nn.Dense, self.width, kernel_init=identity)
         log_scale = self.param("log_scale", nn.initializers.zeros, ())
         scores: Array = tower(name="media")(media) @ tower(name="text")(text).T
