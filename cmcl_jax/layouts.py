@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+from flax.serialization import register_serialization_state
 from jaxtyping import Array, Float, PyTree
 
 
@@ -39,6 +40,9 @@ class WeightDimensionNumbers:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
 
+
+# Flax checkpoints (msgpack) hold arrays only: the numbers are taken from the state that is restored into.
+register_serialization_state(WeightDimensionNumbers, lambda numbers: {}, lambda numbers, state: numbers)
 
 DimensionNumbers: TypeAlias = PyTree | Callable[[PyTree], PyTree] | None
 DENSE = WeightDimensionNumbers((0,), (1,))

@@ -28,7 +28,7 @@ from cmcl_jax.protection import map_entries
 from cmcl_jax.protection import protected_fraction as protected_fraction
 from cmcl_jax.protection import replace_projectors as replace_projectors
 from cmcl_jax.ranks import THRESHOLD_RULES as THRESHOLD_RULES
-from cmcl_jax.variables import outside_of_variables
+from cmcl_jax.variables import with_variables_of, without_variables
 
 
 class DualNullSpaceState(NamedTuple):
@@ -44,7 +44,8 @@ class DualNullSpaceState(NamedTuple):
 
     def with_projectors(self, projectors: PyTree) -> DualNullSpaceState:
         """See `replace_projectors`."""
-        return self._replace(projectors=fit_projectors(projectors, self.projectors))
+        fitted = fit_projectors(projectors, without_variables(self.projectors))
+        return self._replace(projectors=with_variables_of(self.projectors, fitted))
 
     def protected_part(self, updates: PyTree) -> PyTree:
         """`P_in U P_out` of each leaf, zeros for one without a projector."""
@@ -59,15 +60,28 @@ def dual_null_space(
     The state starts with projectors of zeros: there is nothing to protect, and updates pass unchanged. After a task,
     put new ones in with `replace_projectors`; shapes stay, so nothing is compiled again.
 
-    Where it stands in a chain decides what holds (biases protected, `outputs` fresh):
+    There are three strengths (biases protected, `outputs` fresh), and `dns_adamw(project=…)` has each ready-made:
 
-    * *last before the scaling by the learning rate* — after Adam and weight decay — the applied update itself is in
-      the null space: old alignments of the protected rows stay, to first order in the heads that move.
-    * *before Adam*, as published, it projects gradients; Adam's elementwise rescaling, which also blows up the
-      float32 rounding left where the projected gradient should be zero, and weight decay leave the null space again.
+    | strength  | chain                                                    | what holds                                |
+    |-----------|----------------------------------------------------------|-------------------------------------------|
+    | gradients | clip → `dual_null_space` → Adam, decay → −lr, as         | the gradient is in the null space; the    |
+    |           | published                                                | update is not                             |
+    | updates   | clip → Adam, decay → `dual_null_space` → −lr             | the update is, to rounding: old alignments|
+    |           |                                                          | stay, to first order in heads that move   |
+    | exact     | clip → `in_rotated_coordinates(Adam, decay)` → −lr       | the same, and protected coordinates get   |
+    |           |                                                          | exact zeros: what is all protected keeps  |
+    |           |                                                          | its bits                                  |
 
-    Elementwise rescaling, sign or decay *after* this transform break the promise. Scaling by a scalar keeps it, and so
-    does momentum as long as the projectors stay; a momentum that outlives `replace_projectors` carries old updates on.
+    *Gradients*: Adam's elementwise rescaling, which also blows up the float32 rounding left where the projected
+    gradient should be zero, and weight decay leave the null space again. Before plain SGD it is as good as *updates*.
+
+    *Updates*: elementwise rescaling, sign or decay *after* this transform break the promise. Scaling by a scalar keeps
+    it, and so does momentum as long as the projectors stay; a momentum that outlives `replace_projectors` carries old
+    updates on. Rounding is relative to what is projected: where next to nothing is left free, it is more of what
+    passes, and *exact* is better. Adding the update to the parameters rounds as well, and over many updates that is the
+    larger part of the drift (`python -m benchmarks.drift`): keep float32 masters of bfloat16 parameters.
+
+    Biases are protected leafwise, with their input of 1 on its own; `stack_biases` has the tight form.
 
     Args:
         protect_biases: biases are projected by `I − P_out`; if False they pass unchanged (as published), and old
@@ -110,6 +124,7 @@ def dual_null_space(
     """
 
     def init(params: PyTree) -> DualNullSpaceState:
+        params = without_variables(params)
         numbers = numbers_of_leaves(dimension_numbers, params)
         zeros = lambda leaf, numbers: nothing_to_protect(leaf, numbers, protect_biases)  # noqa: E731
         return DualNullSpaceState(jax.tree.map(zeros, params, numbers), numbers)
@@ -120,7 +135,7 @@ def dual_null_space(
         del params, extra_args
         return map_entries(_free, state.projectors, state.numbers, updates), state
 
-    return outside_of_variables(optax.GradientTransformationExtraArgs(init, update))
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def _free(p: NullSpaceProjector, numbers: WeightDimensionNumbers, update: Array) -> Array:

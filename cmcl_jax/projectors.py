@@ -108,7 +108,7 @@ def fit_projectors(projectors: PyTree, like: PyTree) -> PyTree:
             lambda top, new, olds: jax.tree.map_with_path(
                 lambda path, old: _fit(new, old, jax.tree_util.keystr(top + path)), olds, is_leaf=is_entry
             ),
-            projectors,
+            in_mapping_of(like, projectors),
             like,
             is_leaf=is_entry,
         )

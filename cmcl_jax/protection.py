@@ -49,7 +49,7 @@ def replace_projectors(opt_state: PyTree, projectors: PyTree) -> PyTree:
         if not isinstance(node, Protecting):
             return node
         found.append(node)
-        return with_variables_of(node, without_variables(node).with_projectors(projectors))
+        return node.with_projectors(projectors)
 
     replaced = jax.tree.map(replace, opt_state, is_leaf=is_protecting)
     if not found:
@@ -106,7 +106,8 @@ def map_entries(
         return f(entry, numbers, update)
 
     is_leaf = lambda node: node is None or isinstance(node, optax.MaskedNode | WeightDimensionNumbers)  # noqa: E731
-    return jax.tree.map(apply, numbers, entries, updates, is_leaf=is_leaf)
+    applied = jax.tree.map(apply, numbers, without_variables(entries), without_variables(updates), is_leaf=is_leaf)
+    return with_variables_of(updates, applied)
 
 
 def _protected_parts(updates: PyTree, opt_state: PyTree) -> list[PyTree]:
@@ -116,5 +117,5 @@ def _protected_parts(updates: PyTree, opt_state: PyTree) -> list[PyTree]:
         if isinstance(node, StackedBiasesState):
             parts += _protected_parts(stack(updates), node.inner_state)
         elif isinstance(node, Protecting):
-            parts.append(without_variables(node).protected_part(without_variables(updates)))
+            parts.append(node.protected_part(updates))
     return parts

@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 from cmcl_jax.layouts import DimensionNumbers, WeightDimensionNumbers, as_matrices, numbers_of_leaves
 from cmcl_jax.projectors import HIGHEST, NullSpaceProjector, fit_projectors, is_entry, nothing_to_protect
 from cmcl_jax.protection import is_protecting, map_entries
-from cmcl_jax.variables import outside_of_variables
+from cmcl_jax.variables import with_variables_of, without_variables
 
 
 class Basis(NamedTuple):
@@ -55,9 +55,10 @@ class RotatedState(NamedTuple):
 
     def with_projectors(self, projectors: PyTree) -> RotatedState:
         """See `replace_projectors`."""
-        old = jax.tree.map(_vectors, self.coordinates, is_leaf=_is_entry)
-        new = fit_projectors(projectors, old)
-        return self._replace(coordinates=jax.tree.map(partial(_coordinates, _basis), new, is_leaf=is_entry))
+        old = jax.tree.map(_vectors, without_variables(self.coordinates), is_leaf=_is_entry)
+        fitted = fit_projectors(projectors, old)
+        new = jax.tree.map(partial(_coordinates, _basis), fitted, is_leaf=is_entry)
+        return self._replace(coordinates=with_variables_of(self.coordinates, new))
 
     def protected_part(self, updates: PyTree) -> PyTree:
         """The protected coordinates of each leaf, zeros elsewhere and for a leaf without coordinates."""
@@ -73,8 +74,8 @@ def in_rotated_coordinates(
     Gradients and parameters are rotated, their protected coordinates set to zero, `inner` runs, the protected
     coordinates of what it emits are set to zero, and the result is rotated back. The promise: in these coordinates the
     emitted update is zero where it is protected, exactly, whatever `inner` does (Adam, sign, decay, noise of its own)
-    and whatever its state holds. A leaf of which everything is protected keeps its bits. Otherwise rotating back and
-    adding to the parameters round, each to the precision of its dtype; no rounding passes through `inner`.
+    and whatever its state holds. A leaf of which everything is protected keeps its bits. Otherwise the bases, rotating
+    back and adding to the parameters round, as they do after `dual_null_space`; but none of it passes through `inner`.
 
     Unlike `dual_null_space` after an optimizer, it also keeps protected coordinates out of what `inner` sees: norms,
     clipping and factored moments are those of the free part. Optimizers that scale elements are another
@@ -83,12 +84,15 @@ def in_rotated_coordinates(
     Broken, as for every strength, by what comes *after* it and is not a scaling by a scalar: elementwise rescaling,
     sign or decay in the original coordinates. Put the decay inside.
 
-    The state starts with nothing to protect, in the identity basis: a first step is that of `inner`, bit for bit. Put
-    projectors in with `replace_projectors`; it finds their eigenbases by `jnp.linalg.svd`, and nothing is compiled
-    again. The moments in `inner_state` stay as they are, and belong to the old coordinates then. Start the
-    optimizer afresh for a new task, `replace_projectors(tx.init(params), …)`; going on with old moments costs
-    direction and speed for as long as `inner` remembers, never the promise. An `inner` that keeps copies of the
-    parameters (schedule-free, lookahead) or that calls a loss (line searches) cannot work here.
+    The state starts with nothing to protect, in the identity basis: a first step is that of `inner`, bit for bit (under
+    jit, XLA may fuse other operations with it, which shows in the last bit). Put projectors in with
+    `replace_projectors`; it finds their eigenbases by `jnp.linalg.svd`, and nothing is compiled again. Within the
+    protected and within the free space the basis is whichever the decomposition gives.
+
+    The moments in `inner_state` stay as they are then, and belong to the old coordinates. Start the optimizer afresh
+    for a new task, `replace_projectors(tx.init(params), …)`; going on with old moments costs direction and speed for as
+    long as `inner` remembers, never the promise. An `inner` that keeps copies of the parameters (schedule-free,
+    lookahead) or that calls a loss (line searches) cannot work here.
 
     Args:
         inner: the optimizer; parameters and extra arguments are passed on, the former rotated.
@@ -114,7 +118,8 @@ def in_rotated_coordinates(
     inner = optax.with_extra_args_support(inner)
 
     def init(params: PyTree) -> RotatedState:
-        numbers = numbers_of_leaves(dimension_numbers, params)
+        bare = without_variables(params)
+        numbers = numbers_of_leaves(dimension_numbers, bare)
         inner_state = inner.init(params)
         if any(map(is_protecting, jax.tree.leaves(inner_state, is_leaf=is_protecting))):
             raise ValueError(
@@ -125,7 +130,7 @@ def in_rotated_coordinates(
         def start(leaf: Array, numbers: WeightDimensionNumbers | None) -> Coordinates | None:
             return _coordinates(_identity, nothing_to_protect(leaf, numbers, protect_biases))
 
-        return RotatedState(jax.tree.map(start, params, numbers), numbers, inner_state)
+        return RotatedState(jax.tree.map(start, bare, numbers), numbers, inner_state)
 
     def update(
         updates: PyTree, state: RotatedState, params: PyTree | None = None, **extra_args: Any
@@ -136,7 +141,7 @@ def in_rotated_coordinates(
         emitted = map_entries(_rotated_back, state.coordinates, state.numbers, emitted)
         return emitted, state._replace(inner_state=inner_state)
 
-    return outside_of_variables(optax.GradientTransformationExtraArgs(init, update))
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def _rotated(

@@ -34,8 +34,8 @@ def stack_biases(inner: optax.GradientTransformation) -> optax.GradientTransform
     It moves no old score `[x, 1] [K; b] z^T` to first order and removes nothing else. Leafwise projection also keeps
     `Δb P_out = 0` alone; it equals this form if rank [X, 1] = rank X + 1 and otherwise costs `rank P_out` free
     dimensions more. The promise is that of the transform inside, with the same compositions that break it: elementwise
-    rescaling, sign and decay after it. Blocks of `P_[x,1]` do not serve as projectors of kernel and bias on their own:
-    the promise needs the two to move together.
+    rescaling, sign and decay after it. Where the two forms differ, blocks of `P_[x,1]` do not serve as projectors of
+    kernel and bias on their own: the promise needs the two to move together.
 
     Args:
         inner: the transform or optimizer. Its dimension numbers, if it has any, are those of the stacked tree. What it

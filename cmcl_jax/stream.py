@@ -53,11 +53,13 @@ class PairFeatures(NamedTuple):
         a: `(n_max, d_a)` features of modality A.
         b: `(n_max, d_b)` features of modality B; row i belongs to row i of `a`.
         rows: number of rows that are not padding.
+        class_texts: `(c, d_text)` embeddings of the step's class texts, only where a method asks to remember them.
     """
 
     a: Float[Array, "n d_a"]
     b: Float[Array, "n d_b"]
     rows: Int[Array, ""]
+    class_texts: Float[Array, "c d_text"] | None = None
 
     @property
     def valid(self) -> Bool[Array, " n"]:
@@ -154,6 +156,13 @@ class Stream:
             for modality in modalities
         ]
         return PairFeatures(jnp.asarray(padded[0]), jnp.asarray(padded[1]), jnp.asarray(count, jnp.int32))
+
+    def class_texts(self, step: Step, dtype: Any = jnp.float32) -> Float[Array, "c d_text"] | None:
+        """Embeddings of the texts that the step's test rows are classified by, on the device; None without any."""
+        cache = self.caches[step.dataset]
+        of_metric = {"accuracy": cache.class_features, "open_accuracy": cache.open_class_features}
+        texts = [texts for metric, texts in of_metric.items() if metric in step.metrics and texts is not None]
+        return jnp.asarray(np.concatenate(texts).astype(dtype)) if texts else None
 
     def test_features(self, step: Step, split: str = "test", dtype: Any = jnp.float32) -> TaskFeatures:
         """The step's test (or validation) rows on the device."""

@@ -33,15 +33,19 @@ class StepByStep:
     def learn(
         self, heads: Heads, memory: PyTree, step: Step, keys: PRNGKeyArray, on_epoch: OnEpoch | None = None
     ) -> Learned:
-        remembered = self.method.remembered_modalities(step, self.stream)
+        features = self.stream.training_features(step, step.pair, self.dtype)
+        names = self.method.remembered_modalities(step, self.stream)
+        remembered = features if names == step.pair else self.stream.training_features(step, names, self.dtype)
+        if self.method.class_texts:
+            remembered = remembered._replace(class_texts=self.stream.class_texts(step, self.dtype))
         return learn(
             self.method,
             heads,
             memory,
             step,
-            self.stream.training_features(step, step.pair, self.dtype),
+            features,
             keys=step_keys(keys, step),
-            remembered=self.stream.training_features(step, remembered, self.dtype) if remembered != step.pair else None,
+            remembered=remembered,
             on_epoch=on_epoch,
         )
 
@@ -89,8 +93,8 @@ def learn(
     return Learned(heads, after(memory, heads), losses)
 
 
-def _memory_axis(method: Method) -> int | None:
-    return 0 if method.memory_per_seed else None
+def _memory_axis(method: Method) -> PyTree:
+    return jax.tree.map(lambda per_seed: 0 if per_seed else None, method.memory_per_seed)
 
 
 @functools.partial(jax.jit, static_argnames=("method", "on_epoch"))

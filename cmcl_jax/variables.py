@@ -9,27 +9,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Any
 
 import jax
-import optax
 from jaxtyping import PyTree
-
-
-def outside_of_variables(tx: optax.GradientTransformationExtraArgs) -> optax.GradientTransformationExtraArgs:
-    """The transform over the bare trees of modules; what it emits is in `Variable`s where its updates were."""
-
-    def init(params: PyTree) -> PyTree:
-        return tx.init(without_variables(params))
-
-    def update(
-        updates: PyTree, state: PyTree, params: PyTree | None = None, **extra_args: Any
-    ) -> tuple[PyTree, PyTree]:
-        bare = (without_variables(tree) for tree in (updates, state, params))
-        emitted, after = tx.update(*bare, **extra_args)
-        return with_variables_of(updates, emitted), with_variables_of(state, after)
-
-    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def without_variables(tree: PyTree) -> PyTree:

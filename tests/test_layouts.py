@@ -16,6 +16,7 @@ from cmcl_jax import (
     protected_fraction,
     replace_projectors,
 )
+from cmcl_jax.rotation import in_rotated_coordinates
 
 # Of each layout: the shape, the dimension numbers, and by hand to (batch, d_in, d_out) and back.
 LAYOUTS: dict[str, tuple[tuple[int, ...], WeightDimensionNumbers, Any, Any]] = {
@@ -56,6 +57,10 @@ LAYOUTS: dict[str, tuple[tuple[int, ...], WeightDimensionNumbers, Any, Any]] = {
 }
 
 
+def in_rotated_sgd(**numbers: Any) -> optax.GradientTransformation:
+    return in_rotated_coordinates(optax.sgd(0.1), **numbers)
+
+
 def onto(rng: np.random.Generator, width: int, batch: tuple[int, ...] = ()) -> np.ndarray:
     """Projectors onto random row spaces of half the width, by QR, without an SVD."""
     q, _ = np.linalg.qr(rng.normal(size=(*batch, width, width // 2)))
@@ -84,6 +89,20 @@ def test_the_update_is_that_of_the_matrix_taken_out_by_hand(layout: Any, x64: No
     assert np.abs(updates - weight).max() > 1e-2  # and not nothing
     assert protected_fraction(updates, after) < 1e-14
     assert protected_fraction(jnp.asarray(weight), after) > 0.1
+
+
+@pytest.mark.parametrize("strength", [dual_null_space, in_rotated_sgd], ids=["updates", "exact"])
+def test_the_fraction_of_a_square_weight_in_torch_layout_is_that_of_its_matrix(strength: Any, x64: None) -> None:
+    rng = np.random.default_rng(12)
+    weight, inputs, outputs = rng.normal(size=(6, 6)), onto(rng, 6), onto(rng, 6)
+    tx = strength(dimension_numbers=WeightDimensionNumbers((1,), (0,)))
+    state = tx.init(jnp.asarray(weight))
+    state = replace_projectors(state, NullSpaceProjector(jnp.asarray(inputs), jnp.asarray(outputs)))
+    expected = np.linalg.norm(inputs @ weight.T @ outputs) / np.linalg.norm(weight)
+    assert abs(expected - np.linalg.norm(inputs @ weight @ outputs) / np.linalg.norm(weight)) > 1e-2
+    for transformed in (lambda state: state, jax.jit(lambda state: state), lambda s: jax.tree.map(jnp.asarray, s)):
+        found = jax.jit(protected_fraction)(jnp.asarray(weight), transformed(state))
+        assert float(found) == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_fresh_state_passes_every_layout_bit_for_bit(layout: Any) -> None:

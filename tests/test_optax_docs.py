@@ -17,9 +17,6 @@ PAGE = (ROOT / "docs/optax.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 TEXT = re.sub(r"```.*?```", "", PAGE, flags=re.DOTALL)
 COMMANDS = [shlex.split(line, comments=True) for line in re.findall(r"^ {4}(\w.*)$", TEXT, re.MULTILINE)]
-    shlex.split(line, comments=True)
-    for line in re.findall(r"^ {4}(\w.*)$", re.sub(r"```.*?```", "", PAGE, flags=re.S), re.M)
-]
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=[f"block {i + 1}" for i in range(len(BLOCKS))])

@@ -75,7 +75,7 @@ class Learned(NamedTuple):
 
     Attributes:
         heads: all heads, with a leading seed axis; those that were not trained are the ones that went in.
-        memory: what the method carries on, with a leading seed axis if `method.memory_per_seed`.
+        memory: what the method carries on, with a leading seed axis where `method.memory_per_seed`.
         losses: `(seeds, epochs)`, mean over the epoch's batches.
     """
 
@@ -113,13 +113,20 @@ class Method(Protocol):
     fixed shapes, which only `before_step` and `after_step` see. These five functions are written for one seed and
     vmapped over seeds; `remembered_modalities` only says what the last of them gets to see, and `learner` who calls
     them.
-
-    Attributes:
-        memory_per_seed: whether the memory differs between seeds. What depends on the features alone does not, and is
-          then kept once.
     """
 
-    memory_per_seed: ClassVar[bool]
+    @property
+    def memory_per_seed(self) -> Any:
+        """Whether the memory differs between seeds: a bool for all of it, or a tree of bools, a prefix of it.
+
+        What depends on the features alone does not, and is then kept once.
+        """
+        ...
+
+    @property
+    def class_texts(self) -> bool:
+        """Whether `after_step` gets the texts of a step's classes, too."""
+        ...
 
     @property
     def training(self) -> Training:

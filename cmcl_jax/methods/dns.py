@@ -6,17 +6,19 @@ import abc
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
+import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, PyTree
 
 from cmcl_jax.heads import Heads
-from cmcl_jax.memory import FeatureMemory, empty_memory, projectors_from, update_memory
+from cmcl_jax.memory import projectors_from
 from cmcl_jax.methods.base import Training
+from cmcl_jax.methods.dns_partners import PARTNERS, Rows
 from cmcl_jax.methods.vanilla import Vanilla
 from cmcl_jax.null_space import NullSpaceProjector, replace_projectors
-from cmcl_jax.optimizers import PROJECTED
+from cmcl_jax.optimizers import BIASES, PROJECTED
 from cmcl_jax.ranks import THRESHOLD_RULES
 from cmcl_jax.stream import PairFeatures, Step
 from feature_cache.errors import UserError
@@ -45,7 +47,6 @@ class ProjectedVanilla(Vanilla, abc.ABC):
     rule: str
     input_threshold: float
     output_threshold: float
-    biases: ClassVar[str] = "leafwise"
 
     def __post_init__(self) -> None:
         check_name(PROJECTED, "value of config.dns.project", self.project)
@@ -56,9 +57,6 @@ class ProjectedVanilla(Vanilla, abc.ABC):
             if not low <= threshold < high:
                 allowed = f"at least {low}" if high == math.inf else f"at least {low} and less than {high}"
                 raise UserError(f"config.dns.{side} must be {allowed} by the {self.rule} rule, but it is {threshold}.")
-
-    def optimizer(self) -> optax.GradientTransformation:
-        return self._adamw_with_decay(self.project, self.biases)
 
     def before_step(self, memory: PyTree, heads: Heads, step: Step, rows: Int[Array, ""]) -> PyTree:
         sides = zip(("a", "b"), step.pair, strict=True)
@@ -74,40 +72,61 @@ class ProjectedVanilla(Vanilla, abc.ABC):
 class DualNullSpace(ProjectedVanilla):
     """The null space as the theory has it: pooled per-pair moments, today's partner heads, biases protected.
 
-    The memory is `{"audio-text": {"audio": FeatureMemory, "text": FeatureMemory}, …}`, one entry for each pair of the
-    stream. It depends on the features alone: partner outputs are taken anew from today's heads before every step.
+    The memory is that of `cmcl_jax.methods.dns_partners`.
 
     Attributes:
         one_sided: protect all output directions (`P_out = I`): exact to all orders, at a price in plasticity.
+        biases: "leafwise", "stacked" or "free", see `dns_adamw`.
+        partners: what is remembered of partners: "fresh", "pooled" or "stale".
+        class_texts: the texts of a step's classes enter the memory of text: as inputs of its head, and as partner
+          outputs for the others. Each class is one row among the step's rows, which keeps the moment that of a data
+          set with a few captions more. Classes that nobody's caption is like are then just above or just below a
+          relative threshold; weighing them like all rows together would keep them, but push old captions below it.
     """
 
     one_sided: bool = False
+    biases: str = "leafwise"
+    partners: str = "fresh"
+    class_texts: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_name(BIASES, "value of config.dns.biases", self.biases)
+        check_name(PARTNERS, "value of config.dns.partners", self.partners)
+        if (self.project, self.biases) == ("exact", "stacked"):
+            raise UserError(
+                "config.dns.project = 'exact' does not go with config.dns.biases = 'stacked'. Use the biases leafwise, "
+                "or project updates."
+            )
+
+    @property
+    def memory_per_seed(self) -> Any:
+        return PARTNERS[self.partners].per_seed
+
+    def optimizer(self) -> optax.GradientTransformation:
+        return self._adamw_with_decay(self.project, self.biases)
 
     def init(self, heads: Heads, pairs: Sequence[tuple[str, str]]) -> PyTree:
-        empty = {m: empty_memory(head["kernel"].shape[0], head["kernel"].dtype) for m, head in heads.items()}
-        return {"-".join(pair): {modality: empty[modality] for modality in pair} for pair in pairs}
+        return PARTNERS[self.partners].init(heads, pairs)
 
     def projectors(self, memory: PyTree, heads: Heads, modality: str) -> NullSpaceProjector:
-        met: list[dict[str, FeatureMemory]] = [pair for pair in memory.values() if modality in pair]
-        partners = [(pair[other], heads[other]) for pair in met for other in pair if other != modality]
         found: NullSpaceProjector = projectors_from(
-            [pair[modality] for pair in met],
-            partners,
+            *PARTNERS[self.partners].met(memory, heads, modality),
             (self.input_threshold, self.output_threshold),
             rule=self.rule,
             one_sided=self.one_sided,
+            stacked=self.biases == "stacked",
         )
         return found
 
     def after_step(self, memory: PyTree, heads: Heads, step: Step, features: PairFeatures) -> PyTree:
-        del heads
-        a, b = step.pair
-        met = memory["-".join(step.pair)]
         seen = {
-            a: update_memory(met[a], features.a, features.valid),
-            b: update_memory(met[b], features.b, features.valid),
+            modality: [Rows(rows, features.valid)]
+            for modality, rows in zip(step.pair, (features.a, features.b), strict=True)
         }
-        return {**memory, "-".join(step.pair): seen}
+        if features.class_texts is not None:
+            seen["text"].append(Rows(features.class_texts, jnp.ones(len(features.class_texts), bool)))
+        return PARTNERS[self.partners].remember(memory, heads, seen)
 
 
 def from_config(config: Any, training: Training) -> ProjectedVanilla:

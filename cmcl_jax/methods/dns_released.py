@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Bool, Float, PyTree
 
 from cmcl_jax.heads import Heads
@@ -33,8 +34,6 @@ class ReleasedDualNullSpace(ProjectedVanilla):
     """
 
     released_columns: bool = False
-    biases: ClassVar[str] = "free"
-    memory_per_seed: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -43,6 +42,13 @@ class ReleasedDualNullSpace(ProjectedVanilla):
                 "config.dns.rule = 'noise' needs the rows of each modality, which config.dns.mode = 'released' does "
                 "not count apart. Use the mode ours or another rule."
             )
+
+    @property
+    def memory_per_seed(self) -> Any:
+        return {"inputs": False, "partner_outputs": True, "count": False}
+
+    def optimizer(self) -> optax.GradientTransformation:
+        return self._adamw_with_decay(self.project, biases="free")
 
     def init(self, heads: Heads, pairs: Sequence[tuple[str, str]]) -> PyTree:
         del pairs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import jax.numpy as jnp
 import optax
@@ -26,7 +26,9 @@ class Joint(Vanilla):
     everybody's. The memory is `{"adamw": {modality: state}, "decay": LinearDecayState}`.
     """
 
-    memory_per_seed: ClassVar[bool] = True
+    @property
+    def memory_per_seed(self) -> Any:
+        return True
 
     def optimizer(self) -> optax.GradientTransformation:
         """One head's optimizer, without the clipping, which looks at a pair, and without the decay."""

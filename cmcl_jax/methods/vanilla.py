@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import optax
@@ -23,7 +23,14 @@ class Vanilla:
     """AdamW on the contrastive loss of the step's own data, with a fresh optimizer and a linear decay each step."""
 
     training: Training
-    memory_per_seed: ClassVar[bool] = False
+
+    @property
+    def memory_per_seed(self) -> Any:
+        return False
+
+    @property
+    def class_texts(self) -> bool:
+        return False
 
     def optimizer(self) -> optax.GradientTransformation:
         """One step's optimizer."""

@@ -114,14 +114,15 @@ def _row(label: str, found: Paired, lower_is_better: bool) -> Row:
     text = f"{round(mean, 1) + 0.0:+.1f}".replace("-", "−")
     cells = (
         text if half is None else f"{text} ± {half:.1f}",
-        *(_p_text(p) for p in (found.p_pairs, found.p_orders, found.p_wilcoxon)),
+        *(p_text(p) for p in (found.p_pairs, found.p_orders, found.p_wilcoxon)),
         f"{found.better} of {found.pairs}",
     )
     certain = half is not None and (-mean if lower_is_better else mean) > half
     return Row(label, cells, (certain, False, False, False, False))
 
 
-def _p_text(p: float | None) -> str:
+def p_text(p: float | None) -> str:
+    """Three decimals, or that it is below all of them."""
     if p is None:
         return NOT_MEASURED
     return f"< {SMALLEST_P}" if p < SMALLEST_P else f"{p:.3f}"

@@ -1,0 +1,86 @@
+"""`benchmarks.ablation`: stages build on the best of the stage before, orders are paired, equal settings run once."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import ablation
+from benchmarks.ablation_variants import STAGES, START, Settings, Variants, promises
+from cmcl_jax.config import load_config
+from cmcl_jax.methods import method_from_config
+from cmcl_jax.report.runs import load_run
+
+
+def two_thresholds(best: Settings) -> Variants:
+    return {f"relative {t}": {**best, "rule": "relative", "input_threshold": t} for t in (1e-3, 0.5)}
+
+
+def two_sides(best: Settings) -> Variants:
+    return {f"one-sided {one}": {**best, "one_sided": one} for one in (False, True)}
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch, tiny_caches: Path, tmp_path: Path) -> list[str]:
+    """An ablation of two stages of two variants in two orders; its command line."""
+    monkeypatch.setattr(ablation, "STAGES", {"ranks": two_thresholds, "sides": two_sides})
+    monkeypatch.setattr(ablation, "BASELINES", {"vanilla": {"method": "vanilla"}})
+    config = tmp_path / "config.py"
+    config.write_text(
+        "from tests import tiny_config\n"
+        "def get_config():\n"
+        "    config = tiny_config.get_config()\n"
+        f"    config.cache_dir = {str(tiny_caches)!r}\n"
+        "    return config\n"
+    )
+    return ["ablation", f"--config={config}", "--orders=2", f"--workdir={tmp_path / 'runs'}"]
+
+
+def test_every_variant_is_a_method_that_can_be_built() -> None:
+    best: Settings = START
+    for variants_of in STAGES.values():
+        for settings in variants_of(best).values():
+            config = load_config("configs/pocket.py")
+            config.method = "dns"
+            config.dns.update(settings)
+            method_from_config(config)
+    assert len(promises(START)) == 16 and ("exact", "stacked") not in {
+        (settings["project"], settings["biases"]) for settings in promises(START).values()
+    }
+
+
+@pytest.mark.slow
+def test_stages_build_on_the_best_variant_so_far(
+    small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", small)
+    ablation.main()
+    shown = capsys.readouterr().out
+    assert "Stage ranks" in shown and "Stage sides" in shown
+    runs = {folder.name: folder for folder in (tmp_path / "runs/validation").iterdir() if folder.is_dir()}
+    scores = {name: np.mean([score(folder / f"order{k}") for k in (0, 1)]) for name, folder in runs.items()}
+    thresholds = {name: scores[name] for name in scores if "relative" in name and "one_sided" not in name}
+    assert len(thresholds) == 2
+    best = max(thresholds, key=lambda name: thresholds[name])
+    threshold = best.split("input_threshold=")[1].split(",")[0]
+    sided = [name for name in runs if "one_sided" in name]
+    assert len(sided) == 2 and all(f"input_threshold={threshold}," in name for name in sided)
+    config = load_run(runs[best] / "order1").config
+    assert (config["first_seed"], config["stream"]["order_seed"], config["seeds"]) == (1, 1, 1)
+    assert config["evaluation"]["split"] == "validation"
+
+    monkeypatch.setattr(ablation, "run", no_run_but_the_finished)
+    ablation.main()
+    assert capsys.readouterr().out == shown
+
+
+def score(folder: Path) -> float:
+    summary = load_run(folder).summary
+    return float(summary["acc"]["mean"] + summary["r10"]["mean"]) / 2
+
+
+def no_run_but_the_finished(config: Any, folder: Path, progress: Any) -> Any:
+    del config, progress
+    return load_run(folder).summary
