@@ -102,6 +102,7 @@ def is_entry(node: PyTree) -> bool:
 
 def fit_projectors(projectors: PyTree, like: PyTree) -> PyTree:
     """One projector per leaf, from projectors of leaves or of subtrees, in the shapes and dtypes of `like`."""
+    projectors = in_mapping_of(like, projectors)
     try:
         return jax.tree.map_with_path(
             lambda top, new, olds: jax.tree.map_with_path(

@@ -15,6 +15,8 @@ import numpy as np
 import optax
 
 from cmcl_jax import NullSpaceProjector, dual_null_space
+from cmcl_jax.rotation import in_rotated_coordinates
+from cmcl_jax.stacking import stack_biases
 
 WIDTHS = (8, 6)
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
@@ -35,6 +37,13 @@ def old_rows(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 def protection(seed: int = 0, dtype: Any = jnp.float32) -> NullSpaceProjector:
     """Of the old rows."""
     return NullSpaceProjector(*(jnp.asarray(onto(rows), dtype) for rows in old_rows(seed)))
+
+
+def stacked_protection(seed: int = 0, dtype: Any = jnp.float32) -> NullSpaceProjector:
+    """Of the old rows with the 1 of the bias behind them."""
+    inputs, outputs = old_rows(seed)
+    rows = np.column_stack([inputs, np.ones(len(inputs))])
+    return NullSpaceProjector(jnp.asarray(onto(rows), dtype), jnp.asarray(onto(outputs), dtype))
 
 
 def tree(seed: int, dtype: Any = jnp.float32) -> dict[str, dict[str, jax.Array]]:
@@ -80,14 +89,14 @@ class Strength:
         plain: the same one that protects nothing.
         protect: the projectors for old rows of a seed and a dtype.
         settles: whether it ends where the free part of the gradient is zero.
-        free: whether `plain` is what comes out, bit for bit, while there is nothing to protect.
+        same_bits: whether `plain` is what comes out, bit for bit, while there is nothing to protect.
     """
 
     make: Callable[[Any], optax.GradientTransformation]
     plain: Callable[[Any], optax.GradientTransformation]
     protect: Callable[[int, Any], NullSpaceProjector] = protection
     settles: bool = True
-    free: bool = True
+    same_bits: bool = True
 
 
 def momentum(rate: Any) -> optax.GradientTransformation:
@@ -101,5 +110,15 @@ STRENGTHS = {
     ),
     "gradients and updates of Adam": Strength(
         lambda rate: optax.chain(dual_null_space(), optax.adam(rate), dual_null_space()), optax.adam
+    ),
+    "exact, of Adam": Strength(lambda rate: in_rotated_coordinates(optax.adam(rate)), optax.adam),
+    "stacked gradients, then SGD": Strength(
+        lambda rate: optax.chain(stack_biases(dual_null_space()), momentum(rate)), momentum, stacked_protection
+    ),
+    "stacked and exact, of Adam": Strength(
+        lambda rate: stack_biases(in_rotated_coordinates(optax.adam(rate))),
+        optax.adam,
+        stacked_protection,
+        same_bits=False,  # Adam's own, of one longer leaf
     ),
 }
