@@ -307,7 +307,8 @@ def _deviation(roots: Mapping[str, Float[Array, "r d+1"]], before: Pair, after: 
 
 def _root(moment: Float[Array, "d d"]) -> Float[Array, "d d"]:
     s, u = jnp.linalg.eigh(moment)
-    return jnp.sqrt(jnp.maximum(s, 0))[:, None] * u.T
+    root: Float[Array, "d d"] = jnp.sqrt(jnp.maximum(s, 0))[:, None] * u.T
+    return root
 
 
 def _root_of_rows(rows: Float[Array, "n d"]) -> Float[Array, "r d+1"]:
