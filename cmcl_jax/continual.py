@@ -75,7 +75,7 @@ class _Run:
         self.learner: Learner = method.learner(self.stream, self.dtype)
         seeds = range(config.first_seed, config.first_seed + config.seeds)
         self.keys: PRNGKeyArray = jax.vmap(jax.random.key)(jnp.asarray(seeds))
-        self.test = [self.stream.test_features(s, config.evaluation.split, self.dtype) for s in self.stream.steps]
+        self.test = [self.stream.test_features(t, config.evaluation.split, self.dtype) for t in self.stream.tasks]
 
     def finish(self) -> dict[str, Any]:
         """Runs what is left of the stream and writes the results."""
@@ -128,14 +128,14 @@ class _Run:
                 {name: len(label_set.class_features) for name, label_set in features.label_sets.items()},
                 self.config.evaluation.credit,
             )
-            for task, features in zip(self.stream.steps, self.test, strict=True)
+            for task, features in zip(self.stream.tasks, self.test, strict=True)
         ]
 
     def _measure(self, heads: Heads, matrices: Matrices, time_index: int) -> Matrices:
         """The matrices with row `time_index` filled in: every test task, whatever was trained so far."""
         measured = dict(matrices)
-        shape = (self.config.seeds, len(self.stream.steps) + 1, len(self.stream.steps))
-        for column, (task, features) in enumerate(zip(self.stream.steps, self.test, strict=True)):
+        shape = (self.config.seeds, len(self.stream.steps) + 1, len(self.stream.tasks))
+        for column, (task, features) in enumerate(zip(self.stream.tasks, self.test, strict=True)):
             values = evaluate_task(
                 heads, task, features, jax.random.key(GALLERY_SEED), credit=self.config.evaluation.credit
             )

@@ -10,18 +10,18 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from cmcl_jax import metrics
 from cmcl_jax.heads import Head, Heads, apply_head
-from cmcl_jax.stream import Step, TaskFeatures
+from cmcl_jax.stream import Task, TaskFeatures
 from feature_cache.registry import resolve
 
 
 def evaluate_task(
-    heads: Heads, task: Step, features: TaskFeatures, key: PRNGKeyArray, credit: str
+    heads: Heads, task: Task, features: TaskFeatures, key: PRNGKeyArray, credit: str
 ) -> dict[str, Float[Array, " seeds"]]:
     """Every metric of a task, in percent, for every seed.
 
     Args:
         heads: with a leading seed axis.
-        task: the step whose test task it is.
+        task: which pair, and what to measure.
         features: its test rows.
         key: draws the retrieval galleries; the same at all times, so that times are compared on equal galleries.
         credit: what the headline recall counts, "diagonal" or "any".

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 Head = dict[str, Array]  # {"kernel": (d_in, d_out), "bias": (d_out,)}
-Heads = dict[str, Head]  # by modality; a pair under training has the keys "a" and "b"
+Heads = dict[str, Head]  # by modality; those under training by role: "a", "b", …
 
 
 def head_module(width: int, dtype: Any = jnp.float32) -> nn.Dense:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping
+
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float
@@ -43,6 +46,30 @@ def info_nce(
     if direction == "a_to_b":
         return a_to_b
     return (a_to_b + _cross_entropy_with_diagonal(scores.T, valid)) / 2
+
+
+def all_pairs_info_nce(
+    outputs: Mapping[str, Float[Array, "n d"]],
+    valid: Bool[Array, " n"],
+    temperature: float = 1.0,
+    direction: str = "symmetric",
+) -> Float[Array, ""]:
+    """Mean of `info_nce` over all pairs of two or more aligned modalities; of two it is `info_nce` itself.
+
+    Args:
+        outputs: head outputs by role; of a pair, A is the role that sorts first.
+        valid, temperature, direction: see `info_nce`.
+
+    Raises:
+        ValueError: for fewer than two modalities or an unknown direction.
+    """
+    if len(outputs) < 2:
+        raise ValueError(f"all_pairs_info_nce: outputs must have two or more modalities, but has {list(outputs)}.")
+    losses = [
+        info_nce(outputs[a], outputs[b], valid, temperature, direction)
+        for a, b in itertools.combinations(sorted(outputs), 2)
+    ]
+    return sum(losses[1:], losses[0]) / len(losses)
 
 
 def _cross_entropy_with_diagonal(scores: Float[Array, "n n"], valid: Bool[Array, " n"]) -> Float[Array, ""]:

@@ -56,30 +56,46 @@ def output_moment(memory: FeatureMemory, head: Head) -> Float[Array, "d_out d_ou
     return moment + cross + cross.T + jnp.outer(bias, bias)
 
 
-@functools.partial(jax.jit, static_argnames=("rule", "one_sided"))
+def stacked_moment(memory: FeatureMemory) -> Float[Array, "d+1 d+1"]:
+    """Second moment of the rows `[x, 1]`, `[[S, μ], [μ^T, 1]]`: what kernel and bias see as one stacked leaf."""
+    column = memory.mean[:, None]
+    return jnp.block([[memory.moment, column], [column.T, jnp.ones((1, 1), memory.moment.dtype)]])
+
+
+@functools.partial(jax.jit, static_argnames=("rule", "one_sided", "stacked"))
 def projectors_from(
     inputs: Sequence[FeatureMemory],
-    partners: Sequence[tuple[FeatureMemory, Head]],
+    partners: Sequence[tuple[FeatureMemory, Head | None]],
     thresholds: tuple[float, float],
     rule: str = "absolute",
     one_sided: bool = False,
+    stacked: bool = False,
 ) -> NullSpaceProjector:
     """What a head must not move, given everything it met.
 
     Args:
         inputs: one memory of the head's own features per pair that it was trained in.
         partners: for each of those pairs, the partner's memory and its head *as it is today*. With the head of
-          back then the projector is stale, and the promise breaks once the partner has moved.
+          back then the projector is stale, and the promise breaks once the partner has moved. `None` for the head: the
+          memory is one of outputs already.
         thresholds: of the input side and of the output side, see `projector`.
-        rule: threshold rule of `projector`; "noise" takes the number of rows from the memories.
+        rule: threshold rule of `projector`; "noise" takes the number of rows from the memories. It takes rows for
+          independent, and the same rows in several memories count in each: its edge is then lower than that of the
+          distinct rows, and noise is protected with the signal. No direction is lost by it; a higher threshold makes
+          up for it.
         one_sided: protect all outputs (`P_out = I`) once there is something to protect.
+        stacked: `inputs` projects the rows `[x, 1]`, for `stack_biases`. The 1 does not scale with the features, so
+          that a threshold between the two scales drops the smaller one.
 
     Returns:
-        Projectors `(d_in, d_in)` and `(d_out, d_out)`; of zeros where no row was seen.
+        Projectors `(d_in, d_in)`, `(d_in + 1, d_in + 1)` if stacked, and `(d_out, d_out)`; of zeros where no row was
+        seen.
     """
     seen = sum((memory.rows for memory in inputs), jnp.zeros(()))
-    of_inputs = _pooled([memory.moment for memory in inputs], [memory.rows for memory in inputs])
-    of_outputs = _pooled([output_moment(*partner) for partner in partners], [memory.rows for memory, _ in partners])
+    moments = [stacked_moment(memory) if stacked else memory.moment for memory in inputs]
+    of_inputs = _pooled(moments, [memory.rows for memory in inputs])
+    outputs_met = [memory.moment if head is None else output_moment(memory, head) for memory, head in partners]
+    of_outputs = _pooled(outputs_met, [memory.rows for memory, _ in partners])
     if one_sided:
         outputs = jnp.where(seen > 0, jnp.eye(of_outputs.shape[0], dtype=of_outputs.dtype), 0)
     else:

@@ -17,11 +17,14 @@ from feature_cache.errors import extract_command
 from feature_cache.manifest import MODALITY_ORDER
 from feature_cache.registry import check_name, nearest
 
-FORM = 'A step is (dataset, (modality, modality), (metric, …)), such as ("emoji", ("vision", "text"), ("recall",)).'
+FORM = (
+    "A step is (dataset, (modality, modality, …), (metric, …)) with at least two modalities, such as "
+    '("emoji", ("vision", "text"), ("recall",)).'
+)
 
 
 def open_stream(
-    steps: Sequence[tuple[str, tuple[str, str], tuple[str, ...]]],
+    steps: Sequence[tuple[str, tuple[str, ...], tuple[str, ...]]],
     cache_dir: str | Path,
     encoder: str,
     row_limit: int | None = None,
@@ -30,7 +33,7 @@ def open_stream(
     """Opens the caches of a stream and checks that every step can be trained and tested on them.
 
     Args:
-        steps: `(dataset, (modality, modality), metrics)` in training order.
+        steps: `(dataset, (modality, modality, …), metrics)` in training order.
         cache_dir: folder of all caches, `<cache_dir>/<encoder>/<dataset>`.
         encoder: whose features to use.
         row_limit: see `Stream`.
@@ -104,7 +107,7 @@ def distinct_orders(n_steps: int, count: int) -> list[int]:
 
 def _check_form(number: int, step: Any) -> None:
     match step:
-        case (str(), (str(), str()), (str(), *more)) if all(isinstance(name, str) for name in more):
+        case (str(), (str(), str(), *others), (str(), *more)) if all(isinstance(x, str) for x in (*others, *more)):
             return
     raise StreamError(f"Step {number} of config.stream.steps is {step!r}. {FORM}")
 
@@ -126,31 +129,40 @@ def _open(cache_dir: Path, encoder: str, dataset: str) -> FeatureCache:
     return cache
 
 
-def _checked_step(number: int, dataset: str, pair: Sequence[str], names: Sequence[str], *, cache: FeatureCache) -> Step:
+def _checked_step(
+    number: int, dataset: str, modalities: Sequence[str], names: Sequence[str], *, cache: FeatureCache
+) -> Step:
     where = f"step {number} ({dataset})"
-    for modality in pair:
+    for modality in modalities:
         check_name(cache.modalities, f"modality of {where}", modality)
     for metric in names:
         check_name(metrics.REGISTRY, f"metric of {where}", metric)
     if cache.manifest.splits["train"].count == 0:
         raise StreamError(f"The train split of {cache.path} is empty: {where} cannot be trained on it.")
-    if len(set(pair)) != 2:
-        raise StreamError(f"The pair of {where} must be two different modalities, but it is {tuple(pair)}.")
+    if len(set(modalities)) != len(modalities):
+        raise StreamError(f"{where.capitalize()} must have different modalities, but they are {tuple(modalities)}.")
     for metric, kind in LABEL_SETS.items():
-        if metric in names and (kind not in cache.manifest.label_sets or "text" not in pair):
+        if metric in names and (kind not in cache.manifest.label_sets or "text" not in modalities):
             count = len(getattr(cache.manifest, kind))
             raise StreamError(
-                f"The metric '{metric}' of {where} needs text in the pair and a cache with {kind.replace('_', ' ')}; "
-                f"the pair is {tuple(pair)} and the cache has {count} of them. Use ('recall',) for this step."
+                f"The metric '{metric}' of {where} needs text among its modalities and a cache with "
+                f"{kind.replace('_', ' ')}; they are {tuple(modalities)} and the cache has {count} of them. "
+                f"Use ('recall',) for this step."
             )
-    a, b = sorted(pair, key=MODALITY_ORDER.index)
-    return Step(number, dataset, (a, b), tuple(names))
+    step = Step(number, dataset, tuple(sorted(modalities, key=MODALITY_ORDER.index)), tuple(names))
+    for task in step.tasks:
+        if not task.metrics:
+            raise StreamError(
+                f"The metrics {step.metrics} of {where} need text, so its pair {task.pair} would not be measured. "
+                f"Add 'recall' to them."
+            )
+    return step
 
 
 def _check_widths(stream: Stream) -> None:
     widths = stream.widths
     for step in stream.steps:
-        for modality in step.pair:
+        for modality in step.modalities:
             width = stream.caches[step.dataset].modalities[modality].dim
             if width != widths[modality]:
                 raise StreamError(

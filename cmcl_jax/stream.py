@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,6 +20,32 @@ class StreamError(UserError):
     """The steps of a stream do not fit each other or their caches."""
 
 
+LABEL_SETS = {"accuracy": "classes", "open_accuracy": "open_classes"}
+"""Metrics of classification, and the classes of a cache's manifest that each of them counts."""
+
+ROLES = "abcdefghi"
+"""What the modalities of a step are called while it trains: its program knows no names."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A test task: a pair of modalities of one dataset, evaluated before the first step and after every step.
+
+    Attributes:
+        name: such as "emoji vision–text".
+        step: the 1-based step that trains it.
+        dataset: whose test rows it has.
+        pair: modalities (A, B), in storage order.
+        metrics: what it measures, of "accuracy", "open_accuracy" and "recall".
+    """
+
+    name: str
+    step: int
+    dataset: str
+    pair: tuple[str, str]
+    metrics: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class Step:
     """One step of a stream.
@@ -26,47 +53,70 @@ class Step:
     Attributes:
         number: 1-based place in the stream.
         dataset: whose cache it trains on.
-        pair: modalities (A, B), in storage order.
-        metrics: what its test task measures, of "accuracy", "open_accuracy" and "recall".
+        modalities: two or more, in storage order; the step aligns each with all others.
+        metrics: what its test tasks measure, of "accuracy", "open_accuracy" and "recall".
     """
 
     number: int
     dataset: str
-    pair: tuple[str, str]
+    modalities: tuple[str, ...]
     metrics: tuple[str, ...]
 
     @property
-    def task(self) -> str:
-        """Name of the step's test task, such as "emoji vision–text"."""
-        return f"{self.dataset} {self.pair[0]}–{self.pair[1]}"
+    def name(self) -> str:
+        """Number, dataset and modalities, such as "1 emoji vision–text"."""
+        return f"{self.number} {self.dataset} {'–'.join(self.modalities)}"
 
     @property
-    def name(self) -> str:
-        """Name with the number in front, such as "1 emoji vision–text"."""
-        return f"{self.number} {self.task}"
+    def roles(self) -> dict[str, str]:
+        """The modality in each role: `{"a": "vision", "b": "text"}`."""
+        return dict(zip(ROLES, self.modalities, strict=False))
+
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """All pairs of its modalities."""
+        return tuple(itertools.combinations(self.modalities, 2))
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """One test task for each pair, with those of the step's metrics that the pair can have."""
+        return tuple(
+            Task(f"{self.dataset} {'–'.join(pair)}", self.number, self.dataset, pair, metrics_of(pair, self.metrics))
+            for pair in self.pairs
+        )
 
 
-class PairFeatures(NamedTuple):
+def metrics_of(pair: tuple[str, str], metrics: Sequence[str]) -> tuple[str, ...]:
+    """Those metrics that a pair can have: classification is by the texts of the classes, so it needs text in the pair.
+
+    >>> metrics_of(("vision", "depth"), ("accuracy", "recall"))
+    ('recall',)
+    """
+    return tuple(metric for metric in metrics if metric not in LABEL_SETS or "text" in pair)
+
+
+class StepFeatures(NamedTuple):
     """Training rows of a step, padded with zero rows to the longest step of the stream.
 
     Attributes:
-        a: `(n_max, d_a)` features of modality A.
-        b: `(n_max, d_b)` features of modality B; row i belongs to row i of `a`.
+        by_role: `(n_max, d)` features of each modality, by its role in the step; equal rows belong together.
         rows: number of rows that are not padding.
+        class_texts: `(c, d_text)` embeddings of the step's class texts, only where a method asks to remember them.
     """
 
-    a: Float[Array, "n d_a"]
-    b: Float[Array, "n d_b"]
+    by_role: dict[str, Float[Array, "n _d"]]
     rows: Int[Array, ""]
+    class_texts: Float[Array, "c d_text"] | None = None
+
+    @property
+    def padded_rows(self) -> int:
+        """Number of rows with the padding, `n_max`."""
+        return int(self.by_role["a"].shape[0])
 
     @property
     def valid(self) -> Bool[Array, " n"]:
         """Which rows are not padding."""
-        return jnp.arange(self.a.shape[0]) < self.rows
-
-
-LABEL_SETS = {"accuracy": "classes", "open_accuracy": "open_classes"}
-"""Metrics of classification, and the classes of a cache's manifest that each of them counts."""
+        return jnp.arange(self.padded_rows) < self.rows
 
 
 class LabelSet(NamedTuple):
@@ -102,7 +152,7 @@ class Stream:
     """Steps and the caches that they read.
 
     Attributes:
-        steps: in training order; the test task of each is evaluated before the first step and after every step.
+        steps: in training order.
         caches: by dataset.
         row_limit: no step trains on more than its first `row_limit` rows (for quick trials).
     """
@@ -117,14 +167,19 @@ class Stream:
         found = {
             modality: self.caches[step.dataset].modalities[modality].dim
             for step in self.steps
-            for modality in step.pair
+            for modality in step.modalities
         }
         return {modality: found[modality] for modality in MODALITY_ORDER if modality in found}
 
     @property
-    def pairs(self) -> tuple[tuple[str, str], ...]:
-        """The distinct modality pairs, in order of first appearance."""
-        return tuple(dict.fromkeys(step.pair for step in self.steps))
+    def tasks(self) -> tuple[Task, ...]:
+        """The test tasks of all steps, in the order of the steps."""
+        return tuple(task for step in self.steps for task in step.tasks)
+
+    @property
+    def tuples(self) -> tuple[tuple[str, ...], ...]:
+        """The distinct modalities of steps, in order of first appearance."""
+        return tuple(dict.fromkeys(step.modalities for step in self.steps))
 
     @property
     def checksums(self) -> dict[str, str]:
@@ -146,24 +201,32 @@ class Stream:
         """Number of training rows of the longest step, to which all are padded."""
         return max(self.rows(step) for step in self.steps)
 
-    def training_features(self, step: Step, modalities: tuple[str, str], dtype: Any = jnp.float32) -> PairFeatures:
-        """The step's training rows of two modalities of its dataset, usually its pair, on the device."""
+    def training_features(self, step: Step, modalities: Sequence[str], dtype: Any = jnp.float32) -> StepFeatures:
+        """The step's training rows of some modalities of its dataset, usually its own, on the device."""
         cache, count = self.caches[step.dataset], self.rows(step)
         padded = [
             np.pad(np.asarray(cache.features("train", modality)[:count], dtype), ((0, self.longest - count), (0, 0)))
             for modality in modalities
         ]
-        return PairFeatures(jnp.asarray(padded[0]), jnp.asarray(padded[1]), jnp.asarray(count, jnp.int32))
+        by_role = {role: jnp.asarray(rows) for role, rows in zip(ROLES, padded, strict=False)}
+        return StepFeatures(by_role, jnp.asarray(count, jnp.int32))
 
-    def test_features(self, step: Step, split: str = "test", dtype: Any = jnp.float32) -> TaskFeatures:
-        """The step's test (or validation) rows on the device."""
+    def class_texts(self, step: Step, dtype: Any = jnp.float32) -> Float[Array, "c d_text"] | None:
+        """Embeddings of the texts that the step's test rows are classified by, on the device; None without any."""
         cache = self.caches[step.dataset]
+        of_metric = {"accuracy": cache.class_features, "open_accuracy": cache.open_class_features}
+        texts = [texts for metric, texts in of_metric.items() if metric in step.metrics and texts is not None]
+        return jnp.asarray(np.concatenate(texts).astype(dtype)) if texts else None
+
+    def test_features(self, task: Task, split: str = "test", dtype: Any = jnp.float32) -> TaskFeatures:
+        """A task's test (or validation) rows on the device."""
+        cache = self.caches[task.dataset]
         if cache.manifest.splits[split].count == 0:
             raise StreamError(
-                f"The {split} split of {cache.path} is empty: step {step.number} cannot be evaluated on it."
+                f"The {split} split of {cache.path} is empty: step {task.step} cannot be evaluated on it."
             )
-        a, b = (np.asarray(cache.features(split, modality), dtype) for modality in step.pair)
-        captions = cache.captions(split) if "text" in step.pair else [""] * len(a)
+        a, b = (np.asarray(cache.features(split, modality), dtype) for modality in task.pair)
+        captions = cache.captions(split) if "text" in task.pair else [""] * len(a)
         groups = np.unique([caption or f"\0{i}" for i, caption in enumerate(captions)], return_inverse=True)[1]
         label_sets = {
             "accuracy": (cache.labels(split), cache.class_features),
@@ -176,6 +239,6 @@ class Stream:
             label_sets={
                 metric: LabelSet(jnp.asarray(labels, jnp.int32), jnp.asarray(np.asarray(texts, dtype)))
                 for metric, (labels, texts) in label_sets.items()
-                if metric in step.metrics and texts is not None
+                if metric in task.metrics and texts is not None
             },
         )

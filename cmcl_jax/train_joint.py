@@ -13,9 +13,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from cmcl_jax.heads import Heads
-from cmcl_jax.methods.base import Learned, Method, OnEpoch, active_pair, with_pair
+from cmcl_jax.methods.base import Learned, Method, OnEpoch, active_heads, with_heads
 from cmcl_jax.optimizers import start_decay
-from cmcl_jax.stream import PairFeatures, Step, Stream
+from cmcl_jax.stream import Step, StepFeatures, Stream
 from cmcl_jax.train import epoch_order, init_memory, step_keys, train_batch
 
 MIXING_SEED = 0
@@ -44,7 +44,7 @@ class AllAtOnce:
     stepwise: ClassVar[bool] = False
 
     def start(self, heads: Heads) -> PyTree:
-        memory = init_memory(self.method, heads, self.stream.pairs)
+        memory = init_memory(self.method, heads, self.stream.tuples)
         seeds = len(next(iter(heads.values()))["bias"])
         return start_decay(memory, jnp.full(seeds, self.method.training.epochs * sum(self._batches)))
 
@@ -58,10 +58,10 @@ class AllAtOnce:
             for epoch, place, batch in draws:
                 drawn, features = self.stream.steps[place], self._features[place]
                 state = self.method.before_step(memory, heads, drawn, features.rows)
-                pair, state, total = update_pair(
-                    self.method, features, orders.of(epoch, place), batch, (active_pair(heads, drawn), state, total)
+                active, state, total = update_heads(
+                    self.method, features, orders.of(epoch, place), batch, (active_heads(heads, drawn), state, total)
                 )
-                heads = with_pair(heads, pair, drawn)
+                heads = with_heads(heads, active, drawn)
                 memory = self.method.after_update(memory, state, drawn)
             losses.append(total / len(draws))
             if on_epoch is not None:
@@ -69,18 +69,17 @@ class AllAtOnce:
         return Learned(heads, memory, jnp.stack(losses, axis=1))
 
     @functools.cached_property
-    def _features(self) -> list[PairFeatures]:
+    def _features(self) -> list[StepFeatures]:
         """The training rows of every step; what two steps share is on the device once."""
         shared: dict[tuple[str, str], Array] = {}
         found = []
         for step in self.stream.steps:
-            features, (a, b) = self.stream.training_features(step, step.pair, self.dtype), step.pair
-            found.append(
-                features._replace(
-                    a=shared.setdefault((step.dataset, a), features.a),
-                    b=shared.setdefault((step.dataset, b), features.b),
-                )
-            )
+            features = self.stream.training_features(step, step.modalities, self.dtype)
+            by_role = {
+                role: shared.setdefault((step.dataset, modality), features.by_role[role])
+                for role, modality in step.roles.items()
+            }
+            found.append(features._replace(by_role=by_role))
         return found
 
     @functools.cached_property
@@ -108,14 +107,14 @@ def mixed_batches(batches: Sequence[int], epochs: int) -> Int[np.ndarray, "updat
 
 
 @functools.partial(jax.jit, static_argnames="method")
-def update_pair(
+def update_heads(
     method: Method,
-    features: PairFeatures,
+    features: StepFeatures,
     orders: Int[Array, "seeds n"],
     batch: Int[Array, ""],
     carry: tuple[Heads, PyTree, Float[Array, " seeds"]],
 ) -> tuple[Heads, PyTree, Float[Array, " seeds"]]:
-    """One update of a pair of heads for all seeds; one executable serves all steps of equal widths."""
+    """One update of the active heads for all seeds; one executable serves all steps of as many, equal widths."""
 
     def one_seed(order: Int[Array, " n"], carry: tuple[Heads, PyTree, Array]) -> tuple[Heads, PyTree, Array]:
         return train_batch(method, features, order, batch, carry)
@@ -126,7 +125,7 @@ def update_pair(
 
 @functools.partial(jax.jit, static_argnames="method")
 def epoch_orders(
-    method: Method, features: PairFeatures, keys: PRNGKeyArray, epoch: Int[Array, ""]
+    method: Method, features: StepFeatures, keys: PRNGKeyArray, epoch: Int[Array, ""]
 ) -> Int[Array, "seeds n"]:
     """The orders in which the seeds visit the rows of a step in an epoch: those of a run that learns it alone."""
     orders: Array = jax.vmap(lambda key: epoch_order(method, features, key, epoch))(keys)
@@ -136,7 +135,7 @@ def epoch_orders(
 class _Orders:
     """The orders of the steps' rows in the current epoch, drawn when first asked for."""
 
-    def __init__(self, method: Method, features: Sequence[PairFeatures], keys: Sequence[PRNGKeyArray]) -> None:
+    def __init__(self, method: Method, features: Sequence[StepFeatures], keys: Sequence[PRNGKeyArray]) -> None:
         self._method, self._features, self._keys = method, features, keys
         self._epoch, self._drawn = -1, dict[int, Array]()
 

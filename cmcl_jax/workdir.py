@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import io
 import json
@@ -103,7 +104,7 @@ class Workdir:
             place = f"{name}_matrix.npy" if name in HEADLINES else f"matrices/{name}.npy"
             write_atomically(self.path / place, _npy(matrix))
         self._write_json("tasks.json", _tasks(stream))
-        learned_at = np.array([step.number for step in stream.steps])
+        learned_at = np.array([task.step for task in stream.tasks])
         summary = {
             "method": config.method,
             "encoder": config.encoder,
@@ -175,16 +176,7 @@ def _tasks(stream: Stream) -> dict[str, Any]:
     """What the axes of the matrices are."""
     return {
         "steps": [step.name for step in stream.steps],
-        "tasks": [
-            {
-                "name": step.task,
-                "step": step.number,
-                "dataset": step.dataset,
-                "pair": list(step.pair),
-                "metrics": list(step.metrics),
-            }
-            for step in stream.steps
-        ],
+        "tasks": [dataclasses.asdict(task) for task in stream.tasks],
     }
 
 

@@ -16,7 +16,7 @@ def default_config() -> ConfigDict:
             "first_seed": 0,
             "dtype": "float32",
             "stream": {
-                "steps": (),  # (dataset, (modality, modality), (metrics of its test task))
+                "steps": (),  # (dataset, (modality, modality, …), (metrics of its test tasks))
                 "order_seed": optional(int),  # draws another order of the steps; None: as listed
                 "row_limit": optional(int),  # train on no more than so many rows a step, for a quick look
             },
@@ -36,7 +36,10 @@ def default_config() -> ConfigDict:
             "dns": {
                 "mode": "ours",  # or released: the reference's arithmetic (its loss is training.direction = a_to_b)
                 # None below: the mode's own default
-                "project": optional(str),  # updates | gradients
+                "project": optional(str),  # updates | gradients (as published) | exact (rotated)
+                "biases": optional(str),  # ours only: leafwise | stacked (one leaf) | free (as published)
+                "partners": optional(str),  # ours only: fresh | pooled (a superset) | stale (as published)
+                "class_texts": optional(bool),  # ours only: the texts of a step's classes are remembered, too
                 "rule": optional(str),  # absolute | relative | energy | gap | noise
                 "input_threshold": optional(float),
                 "output_threshold": optional(float),

@@ -9,12 +9,12 @@ import numpy as np
 from cmcl_jax import init_heads
 from cmcl_jax.heads import Heads
 from cmcl_jax.methods.base import Method, Training
-from cmcl_jax.stream import PairFeatures, Step
+from cmcl_jax.stream import Step, StepFeatures
 from cmcl_jax.train import init_memory, learn
 
 WIDTH, RANK, ROWS = 12, 4, 24
 MODALITIES = ("vision", "text", "audio", "depth")
-Task = tuple[Step, PairFeatures]
+Task = tuple[Step, StepFeatures]
 
 
 def training(**changes: object) -> Training:
@@ -31,8 +31,11 @@ def training(**changes: object) -> Training:
     return Training(**(settings | changes))  # type: ignore[arg-type]
 
 
-def tasks(*pairs: tuple[str, str], rank: int = RANK, noise: float = 0.0) -> list[Task]:
-    """One step per pair, each with its own random features in `rank` directions, plus noise; padded by 6 rows."""
+def tasks(*steps: tuple[str, ...], rank: int = RANK, noise: float = 0.0) -> list[Task]:
+    """One step per tuple of modalities, each with its own random features in `rank` directions, plus noise.
+
+    They are padded by 6 rows.
+    """
     rng = np.random.default_rng(0)
 
     def features() -> jax.Array:
@@ -40,10 +43,8 @@ def tasks(*pairs: tuple[str, str], rank: int = RANK, noise: float = 0.0) -> list
         rows += noise * rng.normal(size=rows.shape)
         return jnp.asarray(np.pad(rows, ((0, 6), (0, 0))))
 
-    return [
-        (Step(i, "made", pair, ("recall",)), PairFeatures(features(), features(), jnp.asarray(ROWS, jnp.int32)))
-        for i, pair in enumerate(pairs, start=1)
-    ]
+    made = [Step(i, "made", modalities, ("recall",)) for i, modalities in enumerate(steps, start=1)]
+    return [(s, StepFeatures({role: features() for role in s.roles}, jnp.asarray(ROWS, jnp.int32))) for s in made]
 
 
 def heads_of_one_seed(seed: int = 0) -> Heads:
@@ -55,24 +56,25 @@ def heads_of_one_seed(seed: int = 0) -> Heads:
 
 def learn_all(method: Method, stream: Sequence[Task], heads: Heads) -> list[tuple[Heads, object]]:
     """Heads and memory before the stream and after each of its steps."""
-    history = [(heads, init_memory(method, heads, list(dict.fromkeys(step.pair for step, _ in stream))))]
+    history = [(heads, init_memory(method, heads, list(dict.fromkeys(step.modalities for step, _ in stream))))]
     for step, features in stream:
         learned = learn(method, *history[-1], step, features, jax.random.key(step.number)[None])
         history.append((learned.heads, learned.memory))
     return history
 
 
-def alignment(heads: Heads, task: Task) -> np.ndarray:
-    """All scores `Z_a Z_b^T` of a task's training rows, in numpy."""
+def alignment(heads: Heads, task: Task, roles: str = "ab") -> np.ndarray:
+    """All scores `Z_a Z_b^T` of a step's training rows in two of its roles, in numpy."""
     step, features = task
     z = [
-        np.asarray(rows)[:ROWS] @ np.asarray(heads[m]["kernel"])[0] + np.asarray(heads[m]["bias"])[0]
-        for m, rows in zip(step.pair, (features.a, features.b), strict=True)
+        np.asarray(features.by_role[role])[:ROWS] @ np.asarray(heads[step.roles[role]]["kernel"])[0]
+        + np.asarray(heads[step.roles[role]]["bias"])[0]
+        for role in roles
     ]
     return z[0] @ z[1].T
 
 
-def drift(before: Heads, after: Heads, task: Task) -> float:
-    """Relative change of a task's alignment."""
-    old = alignment(before, task)
-    return float(np.linalg.norm(alignment(after, task) - old) / np.linalg.norm(old))
+def drift(before: Heads, after: Heads, task: Task, roles: str = "ab") -> float:
+    """Relative change of the alignment of a step's training rows in two of its roles."""
+    old = alignment(before, task, roles)
+    return float(np.linalg.norm(alignment(after, task, roles) - old) / np.linalg.norm(old))

@@ -1,5 +1,6 @@
 """Joint training: against a plain float64 loop, and what sets it apart from a continual method."""
 
+import itertools
 import operator
 from collections import Counter
 from pathlib import Path
@@ -14,18 +15,20 @@ from ml_collections import ConfigDict
 
 from cmcl_jax.continual import run
 from cmcl_jax.heads import Heads, init_heads
-from cmcl_jax.methods.base import active_pair
+from cmcl_jax.methods.base import active_heads
 from cmcl_jax.methods.joint import Joint
 from cmcl_jax.methods.vanilla import Vanilla
 from cmcl_jax.open_stream import open_stream
 from cmcl_jax.stream import Stream
 from cmcl_jax.train import _shuffled
-from cmcl_jax.train_joint import AllAtOnce, mixed_batches, update_pair
+from cmcl_jax.train_joint import AllAtOnce, mixed_batches, update_heads
 from feature_cache import CacheWriter, Manifest, MediaSource, ModalitySpec, Rows
 from tests.streams import training
 from tests.tiny_caches import STEPS, WIDTHS, write_tiny_caches
 
 EPOCHS, BATCH, RATE, DECAY = 2, 16, 1e-2, 1e-3
+UNEQUAL = {**WIDTHS, "audio": 20, "depth": 9}
+MIXED = (*STEPS[:2], ("rooms", ("text", "vision", "depth"), ("recall",)))
 
 
 def method(**changes: object) -> Joint:
@@ -50,10 +53,11 @@ def learn_stream(joint: Joint, stream: Stream, heads: Heads, keys: jax.Array) ->
     return heads, losses
 
 
-def loss_of_batch(pair: dict, a: np.ndarray, b: np.ndarray) -> jax.Array:
-    z_a, z_b = (rows @ head["kernel"] + head["bias"] for rows, head in ((a, pair["a"]), (b, pair["b"])))
-    log_p = [jax.nn.log_softmax(scores, axis=1) for scores in (z_a @ z_b.T, z_b @ z_a.T)]
-    return -sum(jnp.diag(p).mean() for p in log_p) / 2
+def loss_of_batch(active: dict, batch: dict) -> jax.Array:
+    """Mean over both directions of all pairs."""
+    z = [rows @ active[role]["kernel"] + active[role]["bias"] for role, rows in batch.items()]
+    log_p = [jax.nn.log_softmax(z_a @ z_b.T, axis=1) for z_a, z_b in itertools.permutations(z, 2)]
+    return -sum(jnp.diag(p).mean() for p in log_p) / len(log_p)
 
 
 def by_hand(stream: Stream, heads: Heads, key: jax.Array) -> tuple[Heads, list[float]]:
@@ -65,14 +69,15 @@ def by_hand(stream: Stream, heads: Heads, key: jax.Array) -> tuple[Heads, list[f
     draws, losses = mixed_batches(batches, EPOCHS), []
     for u, (epoch, place, batch) in enumerate(draws):
         step = stream.steps[place]
-        features = stream.training_features(step, step.pair, np.float64)
+        features = stream.training_features(step, step.modalities, np.float64)
         order = np.asarray(_shuffled(jax.random.fold_in(jax.random.fold_in(key, step.number), epoch), features, BATCH))
         rows = order[: stream.rows(step)][batch * BATCH : (batch + 1) * BATCH]
-        pair = active_pair(heads, step)
-        value, gradient = jax.value_and_grad(loss_of_batch)(pair, features.a[rows], features.b[rows])
+        pair = active_heads(heads, step)
+        of_batch = {role: of_role[rows] for role, of_role in features.by_role.items()}
+        value, gradient = jax.value_and_grad(loss_of_batch)(pair, of_batch)
         losses.append(float(value))
         norm = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(gradient)))
-        for side, modality in zip("ab", step.pair, strict=True):
+        for side, modality in step.roles.items():
             updates_of[modality] += 1
             n = updates_of[modality]
             for name, leaf in gradient[side].items():
@@ -86,12 +91,16 @@ def by_hand(stream: Stream, heads: Heads, key: jax.Array) -> tuple[Heads, list[f
     return heads, losses
 
 
-@pytest.mark.parametrize("widths", [WIDTHS, {**WIDTHS, "audio": 20, "depth": 9}], ids=["equal", "unequal"])
+@pytest.mark.parametrize(
+    ("widths", "steps"),
+    [(WIDTHS, STEPS), (UNEQUAL, STEPS), (WIDTHS, MIXED), (UNEQUAL, MIXED)],
+    ids=["equal", "unequal", "three modalities", "three unequal modalities"],
+)
 def test_joint_training_equals_a_plain_loop_with_adamw_written_out(
-    widths: dict[str, int], tmp_path: Path, x64: None
+    widths: dict[str, int], steps: tuple, tmp_path: Path, x64: None
 ) -> None:
     write_tiny_caches(tmp_path / "tiny", widths)
-    stream = open_stream(STEPS, tmp_path, "tiny")
+    stream = open_stream(steps, tmp_path, "tiny")
     heads, keys = start(stream)
     learned, losses = learn_stream(method(), stream, heads, keys)
     expected, each = by_hand(stream, heads, keys[0])
@@ -135,10 +144,10 @@ def test_joint_makes_as_many_updates_as_vanilla_and_compiles_one_program_per_pai
 
     def counting(*args: Any) -> Any:
         of_step[-1] += 1
-        return update_pair(*args)
+        return update_heads(*args)
 
-    monkeypatch.setattr("cmcl_jax.train_joint.update_pair", counting)
-    update_pair.clear_cache()
+    monkeypatch.setattr("cmcl_jax.train_joint.update_heads", counting)
+    update_heads.clear_cache()
     joint = method(epochs=3)
     learner = AllAtOnce(joint, stream, jnp.dtype(jnp.float64))
     memory = learner.start(heads)
@@ -146,11 +155,11 @@ def test_joint_makes_as_many_updates_as_vanilla_and_compiles_one_program_per_pai
         of_step.append(0)
         heads, memory, _ = learner.learn(heads, memory, step, keys)
     assert of_step == [
-        int(Vanilla(joint.training).training.total_updates(stream.training_features(step, step.pair).rows))
+        int(Vanilla(joint.training).training.total_updates(stream.training_features(step, step.modalities).rows))
         for step in stream.steps
     ]
     assert int(memory["decay"].updates_done[0]) == int(memory["decay"].total_updates[0]) == sum(of_step)
-    assert update_pair._cache_size() == 2
+    assert update_heads._cache_size() == 2
 
 
 def test_an_update_changes_the_heads_and_moments_of_the_drawn_pair_only(tiny_caches: Path, x64: None) -> None:
@@ -158,9 +167,9 @@ def test_an_update_changes_the_heads_and_moments_of_the_drawn_pair_only(tiny_cac
     heads, _ = start(stream)
     joint, step = method(), stream.steps[1]  # text and audio
     one_seed = jax.tree.map(lambda leaf: leaf[0], heads)
-    memory = joint.init(one_seed, stream.pairs)
+    memory = joint.init(one_seed, stream.tuples)
     state = joint.before_step(memory, one_seed, step, jnp.asarray(1))
-    pair = active_pair(one_seed, step)
+    pair = active_heads(one_seed, step)
     _, state = joint.update(state, jax.tree.map(jnp.ones_like, pair), pair)
     after = joint.after_update(memory, state, step)
     for modality in WIDTHS:

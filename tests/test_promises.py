@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from cmcl_jax.heads import Heads
-from cmcl_jax.methods.base import active_pair, with_pair
+from cmcl_jax.methods.base import active_heads, with_heads
 from cmcl_jax.methods.dns import DualNullSpace
 from cmcl_jax.methods.vanilla import Vanilla
-from cmcl_jax.train import learn, train_pair
+from cmcl_jax.train import learn, train_heads
 from tests.streams import MODALITIES, Task, drift, heads_of_one_seed, learn_all, tasks, training
 
 A, B, C, D = MODALITIES
@@ -41,8 +41,8 @@ def learn_last_step_as_if_partner_were(partner: Heads, stream: list[Task]) -> fl
     one_seed = lambda tree: jax.tree.map(lambda leaf: leaf[0], tree)  # noqa: E731
     state = DNS.before_step(memory, one_seed({**after_bc, B: partner}), step, features.rows)
     state = jax.tree.map(lambda leaf: leaf[None], state)
-    pair, _ = train_pair(DNS, active_pair(after_bc, step), state, features, jax.random.key(step.number)[None])
-    return drift(after_ab, with_pair(after_bc, pair, step), stream[0])
+    pair, _ = train_heads(DNS, active_heads(after_bc, step), state, features, jax.random.key(step.number)[None])
+    return drift(after_ab, with_heads(after_bc, pair, step), stream[0])
 
 
 def test_a_stale_partner_or_one_without_its_bias_breaks_the_promise() -> None:

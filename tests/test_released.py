@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cmcl_jax.methods.base import Batch, active_pair
+from cmcl_jax.methods.base import Batch, active_heads, with_heads
 from cmcl_jax.methods.dns_released import ReleasedDualNullSpace
 from tests.streams import MODALITIES, ROWS, heads_of_one_seed, tasks, training
 
@@ -91,28 +91,29 @@ def test_every_update_agrees_with_the_reference_arithmetic(thresholds: tuple[flo
         {m: np.asarray(heads[m]["bias"]) for m in heads},
         thresholds,
     )
-    memory = method.init(heads, [step.pair for step, _ in stream])
+    memory = method.init(heads, [step.modalities for step, _ in stream])
     batches = -(-ROWS // BATCH)
     for step, features in stream:
-        xa, xb = np.asarray(features.a)[:ROWS], np.asarray(features.b)[:ROWS]
+        xa, xb = (np.asarray(features.by_role[role])[:ROWS] for role in "ab")
+        a, b = step.modalities
         state = method.before_step(memory, heads, step, features.rows)
         reference.start_step(EPOCHS * batches)
         for u in range(EPOCHS * batches):
             rows = np.arange(ROWS)[u % batches * BATCH :][:BATCH]  # the last one is partial
             padded = np.pad(rows, (0, BATCH - len(rows)))
-            batch = Batch(features.a[padded], features.b[padded], jnp.arange(BATCH) < len(rows))
-            pair = active_pair(heads, step)
+            batch = Batch({role: x[padded] for role, x in features.by_role.items()}, jnp.arange(BATCH) < len(rows))
+            pair = active_heads(heads, step)
             _, gradients = method.gradient(state, pair, batch)
             pair, state = method.update(state, gradients, pair)
-            heads = {**heads, step.pair[0]: pair["a"], step.pair[1]: pair["b"]}
-            reference.update(*step.pair, xa[rows], xb[rows])
-            for modality in step.pair:
+            heads = with_heads(heads, pair, step)
+            reference.update(*step.modalities, xa[rows], xb[rows])
+            for modality in step.modalities:
                 np.testing.assert_allclose(heads[modality]["kernel"], reference.w[modality].T, rtol=0, atol=1e-10)
-            np.testing.assert_allclose(heads[step.pair[0]]["bias"], reference.b[step.pair[0]], rtol=0, atol=1e-10)
+            np.testing.assert_allclose(heads[a]["bias"], reference.b[a], rtol=0, atol=1e-10)
             # The B-side bias has an analytically zero gradient; Adam turns its rounding into steps: take it over.
-            reference.b[step.pair[1]] = np.asarray(heads[step.pair[1]]["bias"])
+            reference.b[b] = np.asarray(heads[b]["bias"])
         memory = method.after_step(memory, heads, step, features)
-        reference.end_step(*step.pair, xa, xb)
-        for modality in step.pair:
+        reference.end_step(*step.modalities, xa, xb)
+        for modality in step.modalities:
             np.testing.assert_allclose(memory["inputs"][modality], reference.c_in[modality], atol=1e-12)
             np.testing.assert_allclose(memory["partner_outputs"][modality], reference.c_out[modality], atol=1e-12)

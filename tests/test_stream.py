@@ -11,7 +11,7 @@ from tests.tiny_caches import STEPS, WIDTHS, write_tiny_caches
 
 def test_pairs_are_put_in_storage_order(tiny_caches: Path) -> None:
     stream = open_stream(STEPS, tiny_caches, "tiny")
-    assert [step.pair for step in stream.steps] == [
+    assert [step.modalities for step in stream.steps] == [
         ("vision", "text"),
         ("text", "audio"),
         ("text", "depth"),
@@ -24,12 +24,12 @@ def test_pairs_are_put_in_storage_order(tiny_caches: Path) -> None:
 def test_training_rows_are_padded_to_the_longest_step(tiny_caches: Path) -> None:
     stream = open_stream(STEPS, tiny_caches, "tiny")
     step = stream.steps[2]
-    features = stream.training_features(step, step.pair)
-    assert features.a.shape == (56, 12)
+    features = stream.training_features(step, step.modalities)
+    assert features.by_role["a"].shape == (56, 12)
     assert int(features.rows) == 24
     np.testing.assert_array_equal(features.valid, np.arange(56) < 24)
-    np.testing.assert_array_equal(features.b[:24], stream.caches["rooms"].features("train", "depth"))
-    assert not features.a[24:].any()
+    np.testing.assert_array_equal(features.by_role["b"][:24], stream.caches["rooms"].features("train", "depth"))
+    assert not features.by_role["a"][24:].any()
 
 
 def test_a_row_limit_shortens_every_step(tiny_caches: Path) -> None:
@@ -39,7 +39,7 @@ def test_a_row_limit_shortens_every_step(tiny_caches: Path) -> None:
 
 def test_equal_captions_are_one_group_where_text_is_in_the_pair(tiny_caches: Path) -> None:
     stream = open_stream(STEPS, tiny_caches, "tiny")
-    with_text, without = (stream.test_features(stream.steps[i]) for i in (2, 3))
+    with_text, without = (stream.test_features(stream.tasks[i]) for i in (2, 3))
     same = with_text.groups[:, None] == with_text.groups
     np.testing.assert_array_equal(same, np.arange(16)[:, None] // 2 == np.arange(16) // 2)
     assert len(set(np.asarray(without.groups).tolist())) == 16
@@ -63,8 +63,12 @@ def test_equal_captions_are_one_group_where_text_is_in_the_pair(tiny_caches: Pat
             UnknownNameError,
             "metric of step 1 .* 'recal'; did you mean recall",
         ),
-        (("birds", ("text", "text"), ("recall",)), StreamError, "must be two different modalities"),
-        (("rooms", ("vision", "depth"), ("accuracy",)), StreamError, "needs text in the pair"),
+        (
+            ("birds", ("text", "text"), ("recall",)),
+            StreamError,
+            "must have different modalities, but they are ",
+        ),
+        (("rooms", ("vision", "depth"), ("accuracy",)), StreamError, "needs text among its modalities"),
     ],
 )
 def test_what_a_step_gets_wrong_is_named(tiny_caches: Path, step: tuple, error: type[Exception], message: str) -> None:
@@ -75,7 +79,7 @@ def test_what_a_step_gets_wrong_is_named(tiny_caches: Path, step: tuple, error: 
 def test_items_without_a_caption_are_not_correct_for_each_other(tmp_path: Path) -> None:
     write_tiny_caches(tmp_path / "tiny", captioned=False)
     stream = open_stream(STEPS, tmp_path, "tiny")
-    assert len(set(np.asarray(stream.test_features(stream.steps[0]).groups).tolist())) == 16
+    assert len(set(np.asarray(stream.test_features(stream.tasks[0]).groups).tolist())) == 16
 
 
 @pytest.mark.parametrize(
@@ -101,7 +105,7 @@ def test_an_empty_split_is_named(tmp_path: Path) -> None:
     write_tiny_caches(tmp_path / "again" / "tiny", splits={"train": 4, "test": 0})
     stream = open_stream(STEPS, tmp_path / "again", "tiny")
     with pytest.raises(StreamError, match=r"The test split of .*birds is empty"):
-        stream.test_features(stream.steps[0])
+        stream.test_features(stream.tasks[0])
 
 
 def test_a_cache_in_the_folder_of_another_is_refused(tmp_path: Path) -> None:
@@ -148,7 +152,7 @@ def test_an_order_seed_permutes_the_steps_and_numbers_them_anew(tiny_caches: Pat
     def tasks(order_seed: int | None) -> list[str]:
         stream = open_stream(STEPS, tiny_caches, "tiny", order_seed=order_seed)
         assert [step.number for step in stream.steps] == [1, 2, 3, 4]
-        return [step.task for step in stream.steps]
+        return [task.name for task in stream.tasks]
 
     listed = tasks(None)
     orders = [tasks(seed) for seed in range(6)]

@@ -8,12 +8,12 @@ import numpy as np
 import optax
 import pytest
 
-from cmcl_jax.methods.base import active_pair
+from cmcl_jax.methods.base import active_heads
 from cmcl_jax.methods.dns import DualNullSpace
 from cmcl_jax.methods.vanilla import Vanilla
 from cmcl_jax.optimizers import clip_by_global_norm, linear_decay, start_decay
-from cmcl_jax.stream import PairFeatures
-from cmcl_jax.train import _shuffled, init_memory, learn, train_pair
+from cmcl_jax.stream import StepFeatures
+from cmcl_jax.train import _shuffled, init_memory, learn, train_heads
 from tests.streams import MODALITIES, ROWS, heads_of_one_seed, learn_all, tasks, training
 
 A, B, C, D = MODALITIES
@@ -27,14 +27,14 @@ def test_one_executable_serves_a_stream_of_unequal_steps(method: Vanilla) -> Non
             (step, features._replace(rows=jnp.asarray(rows, jnp.int32)))
             for (step, features), rows in zip(tasks((A, B), (B, C), (A, D), (C, D)), (24, 7, 30, 11), strict=True)
         ]
-        train_pair.clear_cache()
+        train_heads.clear_cache()
         learn_all(method, stream, heads_of_one_seed())
-    assert train_pair._cache_size() == 1
+    assert train_heads._cache_size() == 1
 
 
 @pytest.mark.parametrize("rows", [1, 9, 10, 11, 30])
 def test_an_epoch_visits_every_row_once_and_the_padding_never(rows: int) -> None:
-    features = PairFeatures(jnp.zeros((30, 2)), jnp.zeros((30, 2)), jnp.asarray(rows))
+    features = StepFeatures({"a": jnp.zeros((30, 2)), "b": jnp.zeros((30, 2))}, jnp.asarray(rows))
     orders = [np.asarray(_shuffled(jax.random.key(seed), features, 10)) for seed in (0, 0, 1)]
     assert sorted(orders[0][:rows]) == list(range(rows))
     np.testing.assert_array_equal(orders[0], orders[1])
@@ -47,10 +47,10 @@ def test_training_equals_a_plain_loop_over_its_batches(x64: None) -> None:
     heads = heads_of_one_seed()
     learned = learn(method, heads, {}, step, features, jax.random.key(0)[None])
     order = _shuffled(jax.random.fold_in(jax.random.key(0), 0), features, 10)
-    pair = jax.tree.map(lambda leaf: leaf[0], active_pair(heads, step))
+    pair = jax.tree.map(lambda leaf: leaf[0], active_heads(heads, step))
 
     def loss(pair: dict, rows: jax.Array) -> jax.Array:
-        z_a, z_b = (features[i][rows] @ pair[s]["kernel"] + pair[s]["bias"] for i, s in enumerate("ab"))
+        z_a, z_b = (features.by_role[s][rows] @ pair[s]["kernel"] + pair[s]["bias"] for s in "ab")
         log_p = [jax.nn.log_softmax(scores, axis=1) for scores in (z_a @ z_b.T / 5, z_b @ z_a.T / 5)]
         return -sum(jnp.diag(p).mean() for p in log_p) / 2
 
@@ -65,7 +65,7 @@ def test_training_equals_a_plain_loop_over_its_batches(x64: None) -> None:
         value, gradient = jax.value_and_grad(loss)(pair, rows)
         updates, state = tx.update(gradient, state, pair)
         pair, losses = optax.apply_updates(pair, updates), [*losses, float(value)]
-    for side, modality in zip("ab", step.pair, strict=True):
+    for side, modality in step.roles.items():
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x[0], y, atol=1e-11), learned.heads[modality], pair[side])
     np.testing.assert_allclose(learned.losses[0, 0], np.mean(losses), atol=1e-11)
 
@@ -115,7 +115,7 @@ def test_a_batch_larger_than_the_data_is_all_of_it(x64: None) -> None:
     [(step, features)] = tasks((A, B))
     large, all_rows = (
         learn(Vanilla(training(batch_size=size)), heads_of_one_seed(), {}, step, features, jax.random.key(0)[None])
-        for size in (10**9, features.a.shape[0])
+        for size in (10**9, features.padded_rows)
     )
     jax.tree.map(np.testing.assert_array_equal, large.heads, all_rows.heads)
 

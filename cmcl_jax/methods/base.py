@@ -10,17 +10,16 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from cmcl_jax.heads import Heads
 from cmcl_jax.losses import DIRECTIONS
-from cmcl_jax.stream import PairFeatures, Step, Stream
+from cmcl_jax.stream import Step, StepFeatures, Stream
 from feature_cache.errors import UserError
 
 OnEpoch = Callable[[Any, Any], None]
 
 
 class Batch(NamedTuple):
-    """Rows of both modalities; `valid` is False on the padding of a last, partial batch."""
+    """Rows of a step's modalities, by their roles; `valid` is False on the padding of a last, partial batch."""
 
-    a: Float[Array, "n d_a"]
-    b: Float[Array, "n d_b"]
+    by_role: dict[str, Float[Array, "n _d"]]
     valid: Bool[Array, " n"]
 
 
@@ -30,10 +29,10 @@ class Training:
 
     Attributes:
         epochs: passes over the step's data.
-        batch_size: pairs per update; the last batch of an epoch may be smaller.
+        batch_size: rows per update; the last batch of an epoch may be smaller.
         learning_rate: at the start of a step; decays linearly to zero at its end.
         weight_decay: decoupled, on kernels.
-        clip_norm: global norm of a pair's gradient.
+        clip_norm: global norm of the gradient of all heads under training.
         temperature: of the contrastive loss.
         direction: of the contrastive loss, "symmetric" or "a_to_b".
     """
@@ -75,7 +74,7 @@ class Learned(NamedTuple):
 
     Attributes:
         heads: all heads, with a leading seed axis; those that were not trained are the ones that went in.
-        memory: what the method carries on, with a leading seed axis if `method.memory_per_seed`.
+        memory: what the method carries on, with a leading seed axis where `method.memory_per_seed`.
         losses: `(seeds, epochs)`, mean over the epoch's batches.
     """
 
@@ -108,46 +107,53 @@ class Learner(Protocol):
 class Method(Protocol):
     """A continual-learning method; a frozen dataclass, hashable, without arrays.
 
-    The training of a step is one program for the whole stream, so it sees the *pair* `{"a": head, "b": head}` and a
-    `state` of fixed shapes, never a modality's name. What must survive between steps is the `memory`, a pytree of
-    fixed shapes, which only `before_step` and `after_step` see. These five functions are written for one seed and
-    vmapped over seeds; `remembered_modalities` only says what the last of them gets to see, and `learner` who calls
-    them.
-
-    Attributes:
-        memory_per_seed: whether the memory differs between seeds. What depends on the features alone does not, and is
-          then kept once.
+    The training of a step is one program for the whole stream, so it sees the *active* heads `{"a": head, "b": head}`,
+    with `"c"` and so on in steps of more modalities, and a `state` of fixed shapes, never a modality's name. What must
+    survive between steps is the `memory`, a pytree of fixed shapes, which only `before_step` and `after_step` see.
+    These five functions are written for one seed and vmapped over seeds; `remembered_modalities` only says what the
+    last of them gets to see, and `learner` who calls them.
     """
 
-    memory_per_seed: ClassVar[bool]
+    @property
+    def memory_per_seed(self) -> Any:
+        """Whether the memory differs between seeds: a bool for all of it, or a tree of bools, a prefix of it.
+
+        What depends on the features alone does not, and is then kept once.
+        """
+        ...
+
+    @property
+    def class_texts(self) -> bool:
+        """Whether `after_step` gets the texts of a step's classes, too."""
+        ...
 
     @property
     def training(self) -> Training:
         """How a step is trained."""
         ...
 
-    def init(self, heads: Heads, pairs: Sequence[tuple[str, str]]) -> PyTree:
-        """The memory before the first step of a stream with these modality pairs."""
+    def init(self, heads: Heads, tuples: Sequence[tuple[str, ...]]) -> PyTree:
+        """The memory before the first step of a stream whose steps have these modalities."""
         ...
 
     def before_step(self, memory: PyTree, heads: Heads, step: Step, rows: Int[Array, ""]) -> PyTree:
         """The state with which the training of a step of so many rows starts, such as a fresh optimizer's."""
         ...
 
-    def gradient(self, state: PyTree, pair: Heads, batch: Batch) -> tuple[Float[Array, ""], Heads]:
+    def gradient(self, state: PyTree, active: Heads, batch: Batch) -> tuple[Float[Array, ""], Heads]:
         """Loss and gradients of one batch."""
         ...
 
-    def update(self, state: PyTree, gradients: Heads, pair: Heads) -> tuple[Heads, PyTree]:
-        """The pair and the state after one update."""
+    def update(self, state: PyTree, gradients: Heads, active: Heads) -> tuple[Heads, PyTree]:
+        """The active heads and the state after one update."""
         ...
 
-    def after_step(self, memory: PyTree, heads: Heads, step: Step, features: PairFeatures) -> PyTree:
+    def after_step(self, memory: PyTree, heads: Heads, step: Step, features: StepFeatures) -> PyTree:
         """The memory after a step, given the heads it ended with and the features it trained on."""
         ...
 
-    def remembered_modalities(self, step: Step, stream: Stream) -> tuple[str, str]:
-        """Of which modalities `after_step` gets the features: the step's pair, but for the reference's columns."""
+    def remembered_modalities(self, step: Step, stream: Stream) -> tuple[str, ...]:
+        """Of which modalities `after_step` gets the features: the step's own, but for the reference's columns."""
         ...
 
     def learner(self, stream: Stream, dtype: Any) -> Learner:
@@ -155,11 +161,11 @@ class Method(Protocol):
         ...
 
 
-def active_pair(heads: Heads, step: Step) -> Heads:
-    """The two heads that a step trains, as "a" and "b"."""
-    return {"a": heads[step.pair[0]], "b": heads[step.pair[1]]}
+def active_heads(heads: Heads, step: Step) -> Heads:
+    """The heads that a step trains, by their roles."""
+    return {role: heads[modality] for role, modality in step.roles.items()}
 
 
-def with_pair(heads: Heads, pair: Heads, step: Step) -> Heads:
-    """All heads, with the step's two replaced; the others are the same arrays."""
-    return {**heads, step.pair[0]: pair["a"], step.pair[1]: pair["b"]}
+def with_heads(heads: Heads, active: Heads, step: Step) -> Heads:
+    """All heads, with those that the step trains replaced; the others are the same arrays."""
+    return {**heads, **{modality: active[role] for role, modality in step.roles.items()}}

@@ -6,19 +6,21 @@ import abc
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
+import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, PyTree
 
 from cmcl_jax.heads import Heads
-from cmcl_jax.memory import FeatureMemory, empty_memory, projectors_from, update_memory
+from cmcl_jax.memory import projectors_from
 from cmcl_jax.methods.base import Training
+from cmcl_jax.methods.dns_partners import PARTNERS, Rows
 from cmcl_jax.methods.vanilla import Vanilla
 from cmcl_jax.null_space import NullSpaceProjector, replace_projectors
 from cmcl_jax.optimizers import PROJECTED
 from cmcl_jax.ranks import THRESHOLD_RULES
-from cmcl_jax.stream import PairFeatures, Step
+from cmcl_jax.stream import Step, StepFeatures
 from feature_cache.errors import UserError
 from feature_cache.registry import check_name, resolve
 
@@ -26,6 +28,8 @@ MODES = {
     "ours": "cmcl_jax.methods.dns:DualNullSpace",
     "released": "cmcl_jax.methods.dns_released:ReleasedDualNullSpace",
 }
+
+BIASES = ("leafwise", "stacked", "free")
 
 # Below 1 the noise rule would protect noise too; a threshold meant for another rule is noticed so.
 THRESHOLD_RANGES = {"absolute": (0, math.inf), "noise": (1, math.inf)}
@@ -36,7 +40,7 @@ class ProjectedVanilla(Vanilla, abc.ABC):
     """Vanilla with `dual_null_space` in its optimizer; how the projectors come about is the subclass's.
 
     Attributes:
-        project: "updates" or "gradients", see `dns_adamw`.
+        project: "gradients", "updates" or "exact", see `dns_adamw`.
         rule: threshold rule, see `projector`.
         input_threshold, output_threshold: of the two sides; a direction above it is protected.
     """
@@ -45,7 +49,6 @@ class ProjectedVanilla(Vanilla, abc.ABC):
     rule: str
     input_threshold: float
     output_threshold: float
-    protect_biases: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_name(PROJECTED, "value of config.dns.project", self.project)
@@ -57,12 +60,8 @@ class ProjectedVanilla(Vanilla, abc.ABC):
                 allowed = f"at least {low}" if high == math.inf else f"at least {low} and less than {high}"
                 raise UserError(f"config.dns.{side} must be {allowed} by the {self.rule} rule, but it is {threshold}.")
 
-    def optimizer(self) -> optax.GradientTransformation:
-        return self._adamw_with_decay(self.project, self.protect_biases)
-
     def before_step(self, memory: PyTree, heads: Heads, step: Step, rows: Int[Array, ""]) -> PyTree:
-        sides = zip(("a", "b"), step.pair, strict=True)
-        projectors = {side: self.projectors(memory, heads, modality) for side, modality in sides}
+        projectors = {role: self.projectors(memory, heads, modality) for role, modality in step.roles.items()}
         return replace_projectors(super().before_step(memory, heads, step, rows), projectors)
 
     @abc.abstractmethod
@@ -74,40 +73,58 @@ class ProjectedVanilla(Vanilla, abc.ABC):
 class DualNullSpace(ProjectedVanilla):
     """The null space as the theory has it: pooled per-pair moments, today's partner heads, biases protected.
 
-    The memory is `{"audio-text": {"audio": FeatureMemory, "text": FeatureMemory}, …}`, one entry for each pair of the
-    stream. It depends on the features alone: partner outputs are taken anew from today's heads before every step.
+    The memory is that of `cmcl_jax.methods.dns_partners`.
 
     Attributes:
         one_sided: protect all output directions (`P_out = I`): exact to all orders, at a price in plasticity.
+        biases: "leafwise", "stacked" or "free", see `dns_adamw`.
+        partners: what is remembered of partners: "fresh", "pooled" or "stale".
+        class_texts: the texts of a step's classes enter the memory of text: as inputs of its head, and as partner
+          outputs for the others. Each class is one row among the step's rows, which keeps the moment that of a data
+          set with a few captions more. Classes that nobody's caption is like are then just above or just below a
+          relative threshold; weighing them like all rows together would keep them, but push old captions below it.
     """
 
     one_sided: bool = False
+    biases: str = "leafwise"
+    partners: str = "fresh"
+    class_texts: bool = False
 
-    def init(self, heads: Heads, pairs: Sequence[tuple[str, str]]) -> PyTree:
-        empty = {m: empty_memory(head["kernel"].shape[0], head["kernel"].dtype) for m, head in heads.items()}
-        return {"-".join(pair): {modality: empty[modality] for modality in pair} for pair in pairs}
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_name(BIASES, "value of config.dns.biases", self.biases)
+        check_name(PARTNERS, "value of config.dns.partners", self.partners)
+        if (self.project, self.biases) == ("exact", "stacked"):
+            raise UserError(
+                "config.dns.project = 'exact' does not go with config.dns.biases = 'stacked'. Use the biases leafwise, "
+                "or project updates."
+            )
+
+    @property
+    def memory_per_seed(self) -> Any:
+        return PARTNERS[self.partners].per_seed
+
+    def optimizer(self) -> optax.GradientTransformation:
+        return self._adamw_with_decay(self.project, self.biases)
+
+    def init(self, heads: Heads, tuples: Sequence[tuple[str, ...]]) -> PyTree:
+        return PARTNERS[self.partners].init(heads, tuples)
 
     def projectors(self, memory: PyTree, heads: Heads, modality: str) -> NullSpaceProjector:
-        met: list[dict[str, FeatureMemory]] = [pair for pair in memory.values() if modality in pair]
-        partners = [(pair[other], heads[other]) for pair in met for other in pair if other != modality]
         found: NullSpaceProjector = projectors_from(
-            [pair[modality] for pair in met],
-            partners,
+            *PARTNERS[self.partners].met(memory, heads, modality),
             (self.input_threshold, self.output_threshold),
             rule=self.rule,
             one_sided=self.one_sided,
+            stacked=self.biases == "stacked",
         )
         return found
 
-    def after_step(self, memory: PyTree, heads: Heads, step: Step, features: PairFeatures) -> PyTree:
-        del heads
-        a, b = step.pair
-        met = memory["-".join(step.pair)]
-        seen = {
-            a: update_memory(met[a], features.a, features.valid),
-            b: update_memory(met[b], features.b, features.valid),
-        }
-        return {**memory, "-".join(step.pair): seen}
+    def after_step(self, memory: PyTree, heads: Heads, step: Step, features: StepFeatures) -> PyTree:
+        seen = {modality: [Rows(features.by_role[role], features.valid)] for role, modality in step.roles.items()}
+        if features.class_texts is not None:
+            seen["text"].append(Rows(features.class_texts, jnp.ones(len(features.class_texts), bool)))
+        return PARTNERS[self.partners].remember(memory, heads, seen)
 
 
 def from_config(config: Any, training: Training) -> ProjectedVanilla:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Bool, Float, PyTree
 
 from cmcl_jax.heads import Heads
 from cmcl_jax.methods.dns import ProjectedVanilla
 from cmcl_jax.null_space import HIGHEST, NullSpaceProjector, projector
-from cmcl_jax.stream import PairFeatures, Step, Stream
+from cmcl_jax.stream import Step, StepFeatures, Stream
 from feature_cache.errors import UserError
 
 
@@ -23,18 +24,17 @@ class ReleasedDualNullSpace(ProjectedVanilla):
 
     * One sample counter for all modalities: `C ← (n̄ C + X^T X) / n̄'` deflates whatever was absent for a while.
     * Partner outputs without bias, with the heads of the step in which they were met: stale once the partner trains on.
+    * In steps of more than two modalities, which the reference does not have, the mean over the partners' moments.
     * Biases are free. With the output threshold at 0, `P_out` is the identity in floating point: one-sided.
 
     The memory is `{"inputs": {modality: (d, d)}, "partner_outputs": {modality: (d_out, d_out)}, "count": ()}`.
 
     Attributes:
-        released_columns: feed the moments from the first two stored modalities, whatever the pair, as the
-          released code does; wrong in 5 of the paper's 11 steps, so it is off by default.
+        released_columns: feed the moments from the stored modalities that come first, two for a pair, as the released
+          code does; wrong in 5 of the paper's 11 steps, so it is off by default.
     """
 
     released_columns: bool = False
-    protect_biases: ClassVar[bool] = False
-    memory_per_seed: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -44,8 +44,15 @@ class ReleasedDualNullSpace(ProjectedVanilla):
                 "not count apart. Use the mode ours or another rule."
             )
 
-    def init(self, heads: Heads, pairs: Sequence[tuple[str, str]]) -> PyTree:
-        del pairs
+    @property
+    def memory_per_seed(self) -> Any:
+        return {"inputs": False, "partner_outputs": True, "count": False}
+
+    def optimizer(self) -> optax.GradientTransformation:
+        return self._adamw_with_decay(self.project, biases="free")
+
+    def init(self, heads: Heads, tuples: Sequence[tuple[str, ...]]) -> PyTree:
+        del tuples
         widths = {modality: head["kernel"].shape for modality, head in heads.items()}
         dtype = next(iter(heads.values()))["kernel"].dtype
         return {
@@ -61,29 +68,29 @@ class ReleasedDualNullSpace(ProjectedVanilla):
             _projector(memory["partner_outputs"][modality], self.output_threshold, self.rule),
         )
 
-    def after_step(self, memory: PyTree, heads: Heads, step: Step, features: PairFeatures) -> PyTree:
-        a, b = step.pair
-        outputs_a = jnp.matmul(features.a, heads[a]["kernel"], precision=HIGHEST)
-        outputs_b = jnp.matmul(features.b, heads[b]["kernel"], precision=HIGHEST)
-        met = {"inputs": {a: features.a, b: features.b}, "partner_outputs": {a: outputs_b, b: outputs_a}}
+    def after_step(self, memory: PyTree, heads: Heads, step: Step, features: StepFeatures) -> PyTree:
+        inputs = {modality: features.by_role[role] for role, modality in step.roles.items()}
+        outputs = {m: jnp.matmul(rows, heads[m]["kernel"], precision=HIGHEST) for m, rows in inputs.items()}
+        partners = {m: [rows for other, rows in outputs.items() if other != m] for m in inputs}
+        met = {"inputs": {m: [rows] for m, rows in inputs.items()}, "partner_outputs": partners}
         blended = {
-            kind: {m: _blend(memory[kind][m], memory["count"], rows, features.valid) for m, rows in of_pair.items()}
-            for kind, of_pair in met.items()
+            kind: {m: _blend(memory[kind][m], memory["count"], sets, features.valid) for m, sets in of_step.items()}
+            for kind, of_step in met.items()
         }
-        moments = {kind: {**memory[kind], **of_pair} for kind, of_pair in blended.items()}
+        moments = {kind: {**memory[kind], **of_step} for kind, of_step in blended.items()}
         return {**moments, "count": memory["count"] + features.rows}
 
-    def remembered_modalities(self, step: Step, stream: Stream) -> tuple[str, str]:
+    def remembered_modalities(self, step: Step, stream: Stream) -> tuple[str, ...]:
         if not self.released_columns:
-            return step.pair
+            return step.modalities
         stored = stream.caches[step.dataset].modalities
-        first, second, *_ = stored
-        if [stored[first].dim, stored[second].dim] != [stored[modality].dim for modality in step.pair]:
+        first = tuple(stored)[: len(step.modalities)]
+        if [stored[modality].dim for modality in first] != [stored[modality].dim for modality in step.modalities]:
             raise UserError(
-                f"config.dns.released_columns = True needs equal widths: step {step.name} would remember {first} and "
-                f"{second} in the place of {' and '.join(step.pair)}. Leave it at None."
+                f"config.dns.released_columns = True needs equal widths: step {step.name} would remember "
+                f"{' and '.join(first)} in the place of {' and '.join(step.modalities)}. Leave it at None."
             )
-        return first, second
+        return first
 
 
 _projector = jax.jit(projector, static_argnames="rule")
@@ -91,8 +98,9 @@ _projector = jax.jit(projector, static_argnames="rule")
 
 @jax.jit
 def _blend(
-    old: Float[Array, "d d"], count: Float[Array, ""], rows: Float[Array, "n d"], valid: Bool[Array, " n"]
+    old: Float[Array, "d d"], count: Float[Array, ""], sets: Sequence[Float[Array, "n d"]], valid: Bool[Array, " n"]
 ) -> Float[Array, "d d"]:
-    rows = jnp.where(valid[:, None], rows, 0)
-    added = jnp.matmul(rows.T, rows, precision=HIGHEST)
-    return (count * old + added) / (count + jnp.sum(valid))
+    """The running moment after the valid rows; of several sets of them, their mean, for the counter counts rows."""
+    kept = [jnp.where(valid[:, None], rows, 0) for rows in sets]
+    added = [jnp.matmul(rows.T, rows, precision=HIGHEST) for rows in kept]
+    return (count * old + sum(added[1:], added[0]) / len(added)) / (count + jnp.sum(valid))

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cmcl_jax.report import tables
-from cmcl_jax.report.runs import Run, Task, comparable, labels, load_run
+from cmcl_jax.report.runs import Run, comparable, labels, load_run
+from cmcl_jax.stream import Task
 from cmcl_jax.workdir import RunError
 from feature_cache.atomic import write_atomically
 

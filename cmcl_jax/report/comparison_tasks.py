@@ -5,6 +5,7 @@ import numpy as np
 from cmcl_jax.report.comparison import Comparison
 from cmcl_jax.report.runs import Run
 from cmcl_jax.report.tables import Row, Table
+from cmcl_jax.stream import Task
 
 METRICS = {"accuracy": "Acc", "open_accuracy": "open acc", "r10": "R@10"}
 
@@ -19,13 +20,13 @@ def tasks_table(comparison: Comparison) -> Table:
         for matrix, name in METRICS.items()
         for column, task in enumerate(comparison.first.tasks)
         if not np.isnan(comparison.first.matrices[matrix][:, 0, column]).all()
-        for cells in [_cells(comparison, matrix, task.name)]
+        for cells in [_cells(comparison, matrix, _identity(comparison.first, task))]
     ]
     note = " (synthetic data)" * comparison.synthetic
     return Table(f"Task by task{note}", ("zero-shot", *comparison.runs), tuple(rows), f"task{note}")
 
 
-def _cells(comparison: Comparison, matrix: str, task: str) -> tuple[str, ...]:
+def _cells(comparison: Comparison, matrix: str, task: tuple[str, str]) -> tuple[str, ...]:
     levels = {
         method: np.mean([_levels(run, matrix, task) for run in runs], axis=0)
         for method, runs in comparison.runs.items()
@@ -40,11 +41,16 @@ def _cells(comparison: Comparison, matrix: str, task: str) -> tuple[str, ...]:
     )
 
 
-def _levels(run: Run, matrix: str, task: str) -> tuple[float, float, float]:
+def _levels(run: Run, matrix: str, task: tuple[str, str]) -> tuple[float, float, float]:
     """Zero-shot, just learned and final, means over seeds; every order has the task in another place."""
-    column = next(place for place, other in enumerate(run.tasks) if other.name == task)
+    column = next(place for place, other in enumerate(run.tasks) if _identity(run, other) == task)
     rows = run.matrices[matrix][:, :, column].mean(axis=0)
     return float(rows[0]), float(rows[run.tasks[column].step]), float(rows[-1])
+
+
+def _identity(run: Run, task: Task) -> tuple[str, str]:
+    """The same in every order: a task's name, and its step's without the number, for two steps may have one pair."""
+    return task.name, run.steps[task.step - 1].partition(" ")[2]
 
 
 def _stepwise(run: Run) -> bool:

@@ -10,18 +10,8 @@ import numpy as np
 from jaxtyping import Float
 
 from cmcl_jax.metrics.transfer import HEADLINES, SUMMARY
+from cmcl_jax.stream import Task
 from cmcl_jax.workdir import RunError, damaged, read_json
-
-
-@dataclass(frozen=True)
-class Task:
-    """A test task: one column of the matrices. `step` is the 1-based step that trains it."""
-
-    name: str
-    step: int
-    dataset: str
-    pair: tuple[str, str]
-    metrics: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,178 @@
+"""What DNS remembers of partners: per pair, pooled per modality, or their outputs as they were when met.
+
+A strategy is three pure functions of one seed around a memory of fixed shapes. Rows come by modality; a tuple of more
+than two modalities is all of its pairs at once, so that nothing here counts to two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PyTree
+
+from cmcl_jax.heads import Head, Heads, apply_head
+from cmcl_jax.memory import FeatureMemory, empty_memory, update_memory
+
+
+class Rows(NamedTuple):
+    """Features that enter a memory.
+
+    Attributes:
+        features: `(n, d)`.
+        valid: False on padding.
+    """
+
+    features: Float[Array, "n d"]
+    valid: Bool[Array, " n"]
+
+
+Seen = Mapping[str, Sequence[Rows]]  # by modality of one step
+
+
+class Met(NamedTuple):
+    """What `projectors_from` needs to know of one modality.
+
+    Attributes:
+        inputs: memories of its own features.
+        partners: memories of its partners' features with today's heads, or of their outputs with None.
+    """
+
+    inputs: list[FeatureMemory]
+    partners: list[tuple[FeatureMemory, Head | None]]
+
+
+class Partners(Protocol):
+    """How partners are remembered.
+
+    Attributes:
+        per_seed: whether the memory differs between seeds, a pytree prefix of it.
+    """
+
+    per_seed: ClassVar[Any]
+
+    def init(self, heads: Heads, tuples: Sequence[Sequence[str]]) -> PyTree:
+        """The memory before the first step of a stream with these tuples of modalities."""
+        ...
+
+    def met(self, memory: PyTree, heads: Heads, modality: str) -> Met:
+        """What a modality and its partners were trained on, given today's heads."""
+        ...
+
+    def remember(self, memory: PyTree, heads: Heads, seen: Seen) -> PyTree:
+        """The memory after a step on these rows, given the heads that the step ended with."""
+        ...
+
+
+class Fresh:
+    """One memory per tuple and modality; partner outputs are those of today's heads on the partner's own rows.
+
+    The memory is `{"text-audio": {"text": FeatureMemory, "audio": FeatureMemory}, …}`, keyed by the step's modalities
+    in their order. It depends on the features alone.
+
+    A modality that trains on the same dataset in several pairs has its rows counted once in each: they weigh as often
+    in the pooled moment of its inputs, and the counter that "noise" reads has them as often.
+    """
+
+    per_seed: ClassVar[Any] = False
+
+    def init(self, heads: Heads, tuples: Sequence[Sequence[str]]) -> PyTree:
+        empty = _empty_inputs(heads)
+        return {"-".join(names): {modality: empty[modality] for modality in names} for names in tuples}
+
+    def met(self, memory: PyTree, heads: Heads, modality: str) -> Met:
+        met: list[dict[str, FeatureMemory]] = [names for names in memory.values() if modality in names]
+        partners = [(names[other], heads[other]) for names in met for other in names if other != modality]
+        return Met([names[modality] for names in met], list(partners))
+
+    def remember(self, memory: PyTree, heads: Heads, seen: Seen) -> PyTree:
+        del heads
+        key = "-".join(seen)
+        return {**memory, key: {m: _update(memory[key][m], rows) for m, rows in seen.items()}}
+
+
+class Pooled:
+    """One memory per modality over all its steps; partner outputs are those of today's heads on *all* of that.
+
+    The memory is `{"features": {modality: FeatureMemory}, "steps": {"text-audio": ()}}`, the second counting the steps
+    of each tuple: who has met whom. It depends on the features alone. A partner that was met brings everything that it
+    has seen, with whomever, and weighs by the number of those rows. What is protected contains what `Fresh` protects,
+    as long as no direction falls below the threshold; the inputs are the same.
+    """
+
+    per_seed: ClassVar[Any] = False
+
+    def init(self, heads: Heads, tuples: Sequence[Sequence[str]]) -> PyTree:
+        empty, trained = _empty_inputs(heads), {modality for names in tuples for modality in names}
+        return {
+            "features": {modality: memory for modality, memory in empty.items() if modality in trained},
+            "steps": {"-".join(names): jnp.zeros((), jnp.int32) for names in tuples},
+        }
+
+    def met(self, memory: PyTree, heads: Heads, modality: str) -> Met:
+        features: dict[str, FeatureMemory] = memory["features"]
+        steps_with = dict.fromkeys(features, jnp.zeros((), jnp.int32))
+        for key, steps in memory["steps"].items():
+            names = key.split("-")
+            if modality in names:
+                steps_with |= {other: steps_with[other] + steps for other in names}
+        partners = [
+            (known._replace(rows=jnp.where(steps_with[other] > 0, known.rows, 0)), heads[other])
+            for other, known in features.items()
+            if other != modality
+        ]
+        return Met([features[modality]], list(partners))
+
+    def remember(self, memory: PyTree, heads: Heads, seen: Seen) -> PyTree:
+        del heads
+        key, features = "-".join(seen), memory["features"]
+        return {
+            "features": {**features, **{m: _update(features[m], rows) for m, rows in seen.items()}},
+            "steps": {**memory["steps"], key: memory["steps"][key] + 1},
+        }
+
+
+class Stale:
+    """One memory of inputs and one of partner outputs per modality, the outputs as they were when met.
+
+    As published, but with biases, and with a counter for each modality. The memory is `{"inputs": {modality:
+    FeatureMemory}, "partner_outputs": {modality: FeatureMemory}}`; the second depends on the heads, and so on the seed.
+    It breaks the promise as soon as a partner trains with somebody else: it is here to be compared with.
+    """
+
+    per_seed: ClassVar[Any] = {"inputs": False, "partner_outputs": True}
+
+    def init(self, heads: Heads, tuples: Sequence[Sequence[str]]) -> PyTree:
+        trained = dict.fromkeys(modality for names in tuples for modality in names)
+        outputs = {m: empty_memory(head["kernel"].shape[1], head["kernel"].dtype) for m, head in heads.items()}
+        inputs = _empty_inputs(heads)
+        return {"inputs": {m: inputs[m] for m in trained}, "partner_outputs": {m: outputs[m] for m in trained}}
+
+    def met(self, memory: PyTree, heads: Heads, modality: str) -> Met:
+        del heads
+        return Met([memory["inputs"][modality]], [(memory["partner_outputs"][modality], None)])
+
+    def remember(self, memory: PyTree, heads: Heads, seen: Seen) -> PyTree:
+        outputs = {
+            m: [Rows(apply_head(heads[m], features), valid) for features, valid in rows] for m, rows in seen.items()
+        }
+        of_partners = {m: [rows for other in seen if other != m for rows in outputs[other]] for m in seen}
+        old_inputs, old_outputs = memory["inputs"], memory["partner_outputs"]
+        return {
+            "inputs": {**old_inputs, **{m: _update(old_inputs[m], rows) for m, rows in seen.items()}},
+            "partner_outputs": {**old_outputs, **{m: _update(old_outputs[m], rows) for m, rows in of_partners.items()}},
+        }
+
+
+PARTNERS: dict[str, Partners] = {"fresh": Fresh(), "pooled": Pooled(), "stale": Stale()}
+
+
+def _empty_inputs(heads: Heads) -> dict[str, FeatureMemory]:
+    return {m: empty_memory(head["kernel"].shape[0], head["kernel"].dtype) for m, head in heads.items()}
+
+
+def _update(memory: FeatureMemory, parts: Sequence[Rows]) -> FeatureMemory:
+    for rows in parts:
+        memory = update_memory(memory, rows.features, rows.valid)
+    return memory
