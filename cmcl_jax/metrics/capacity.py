@@ -86,7 +86,7 @@ def free_dimensions(projector: NullSpaceProjector, biases: str = "leafwise") -> 
 
 
 class Forecast(NamedTuple):
-    """After how many further steps a head is used up; `inf` for not within the horizon.
+    """After how many further steps a head is used up: 0 if it is already, `inf` for not within the horizon.
 
     Attributes:
         soonest: if every further step adds as many directions as the mean so far.
@@ -140,7 +140,7 @@ def forecast(
     for name, side, width in (("ranks_in", ranks[0], d_in), ("ranks_out", ranks[1], d_out)):
         if not np.all((side >= 0) & (side <= width)):
             raise ValueError(f"forecast: {name} must be between 0 and the width {width}, but is {side.tolist()}.")
-    done, ahead = len(ranks[0]), np.arange(1, horizon + 1)
+    done, ahead = len(ranks[0]), np.arange(horizon + 1)
     last = (ranks[0][-1], d_in), (ranks[1][-1], d_out)
     linear = [np.minimum(width, rank * (1 + ahead / done)) for rank, width in last]
     saturating = [width - width * (1 - rank / width) ** (1 + ahead / done) for rank, width in last]
@@ -157,4 +157,4 @@ def _free(r_in: Any, r_out: Any, d_in: int, d_out: int, biases: str) -> Any:
 
 def _first_at_most(free: Float[np.ndarray, " horizon"], enough: float) -> float:
     used_up = np.flatnonzero(free <= enough + 1e-9)
-    return float(used_up[0] + 1) if used_up.size else float("inf")
+    return float(used_up[0]) if used_up.size else float("inf")

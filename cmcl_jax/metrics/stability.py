@@ -30,7 +30,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from cmcl_jax.heads import Head
-from cmcl_jax.memory import FeatureMemory, output_moment
+from cmcl_jax.memory import FeatureMemory, output_moment, stacked_moment
 from cmcl_jax.metrics.capacity import effective_rank as effective_rank
 from cmcl_jax.metrics.capacity import forecast as forecast
 from cmcl_jax.metrics.capacity import free_dimensions as free_dimensions
@@ -124,7 +124,7 @@ def deviation_from_memory(memories: Memories, before: Pair, after: Pair) -> Devi
         >>> deviation_from_memory(both(first), both(eye), {"a": moved, "b": eye}).relative
         Array(0., dtype=float32)
     """
-    return _deviation({side: _root(homogeneous(memory)) for side, memory in memories.items()}, before, after)
+    return _deviation({side: _root(stacked_moment(memory)) for side, memory in memories.items()}, before, after)
 
 
 def deviation_on_rows(features: Mapping[str, Float[Array, "n d"]], before: Pair, after: Pair) -> Deviation:
@@ -213,12 +213,6 @@ def dropped_norms(
     return Norms(jnp.sqrt(jnp.max(dropped) / share), jnp.sqrt(jnp.sum(dropped) / share))
 
 
-def homogeneous(memory: FeatureMemory) -> Float[Array, "d+1 d+1"]:
-    """Second moment of the rows `[x, 1]`: `[[S, μ], [μ^T, 1]]` (eq. 5)."""
-    one = jnp.ones((1, 1), memory.moment.dtype)
-    return jnp.block([[memory.moment, memory.mean[:, None]], [memory.mean[None, :], one]])
-
-
 class _Side(NamedTuple):
     """One head of a pair and its change.
 
@@ -238,7 +232,7 @@ class _Side(NamedTuple):
 
 def _side(memory: FeatureMemory, before: Head, after: Head, p: NullSpaceProjector, stacked: bool) -> _Side:
     if stacked:
-        moment, kernel = homogeneous(memory), _matrix(after) - _matrix(before)
+        moment, kernel = stacked_moment(memory), _matrix(after) - _matrix(before)
         bias = jnp.zeros_like(before["bias"])
     else:
         moment, kernel = memory.moment, after["kernel"] - before["kernel"]
@@ -278,14 +272,21 @@ def _product(left: Norms, right: Norms) -> Norms:
 
 
 def _matrix_norms(matrix: Float[Array, "i o"]) -> Norms:
-    return Norms(jnp.linalg.norm(matrix, 2), jnp.linalg.norm(matrix))
+    frobenius = jnp.linalg.norm(matrix)
+    scaled = matrix / jnp.where(frobenius > 0, frobenius, 1)  # its squares neither underflow nor overflow
+    return Norms(frobenius * jnp.sqrt(_largest(_dot(scaled.T, scaled))), frobenius)
 
 
 def _norms(moment: Float[Array, "d d"], scale: Float[Array, "d d"]) -> Norms:
     """Norms of the rows behind a second moment, with the rounding of `scale`."""
     rounding = scale.shape[0] * jnp.finfo(scale.dtype).eps * jnp.trace(scale)
-    squares = jnp.linalg.norm(moment, 2), jnp.maximum(jnp.trace(moment), 0)
+    squares = _largest(moment), jnp.maximum(jnp.trace(moment), 0)
     return Norms(*(jnp.sqrt(square + rounding) for square in squares))
+
+
+def _largest(moment: Float[Array, "d d"]) -> Float[Array, ""]:
+    """Largest eigenvalue, several times cheaper than the singular values."""
+    return jnp.maximum(jnp.linalg.eigvalsh(moment)[-1], 0)
 
 
 def _between(projector: Float[Array, "d d"], moment: Float[Array, "d d"]) -> Float[Array, "d d"]:

@@ -59,7 +59,7 @@ def test_forecasts_by_hand() -> None:
     assert forecast(np.array([2.0, 4.0]), one_sided, 8, 4, reserve=0.0625) == (2.0, 6.0)
     assert forecast(np.array([4.0]), np.array([4.0]), 8, 4, biases="free").soonest == float("inf")  # 4 of 36 stay free
     assert forecast(np.zeros(3), np.zeros(3), 8, 4) == (float("inf"), float("inf"))
-    assert forecast(np.array([8.0]), np.array([4.0]), 8, 4) == (1.0, 1.0)
+    assert forecast(np.array([8.0]), np.array([4.0]), 8, 4) == (0.0, 0.0)
 
 
 def test_ranks_of_independent_data_meet_the_soonest_and_of_shared_data_lie_between() -> None:
