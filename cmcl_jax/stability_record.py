@@ -233,9 +233,10 @@ def _projectors_of(
     met: Sequence[tuple[FeatureMemory, FeatureMemory, str]], heads: Heads, protection: Protection
 ) -> NullSpaceProjector:
     """Projectors of one head; all that it met is pooled first, so that one executable serves any number of steps."""
-    rows = sum(theirs.rows for _, theirs, _ in met)
+    rows = sum((theirs.rows for _, theirs, _ in met), jnp.zeros(()))
     partners = sum(_output_moments(theirs, heads[other]) * (theirs.rows / rows) for _, theirs, other in met)
-    return _pooled_projectors(_pooled([own for own, _, _ in met]), partners, rows, protection)
+    found: NullSpaceProjector = _pooled_projectors(_pooled([own for own, _, _ in met]), partners, rows, protection)
+    return found
 
 
 _output_moments = jax.jit(jax.vmap(output_moment, in_axes=(None, 0)))
@@ -259,9 +260,10 @@ def _pooled_projectors(own: FeatureMemory, partners: Any, rows: Any, protection:
 
 
 def _pooled(memories: Sequence[FeatureMemory]) -> FeatureMemory:
-    rows = sum(memory.rows for memory in memories)
+    rows = sum((memory.rows for memory in memories), jnp.zeros(()))
     moment, mean = (
-        sum(getattr(memory, name) * (memory.rows / rows) for memory in memories) for name in ("moment", "mean")
+        sum((getattr(memory, name) * (memory.rows / rows) for memory in memories), jnp.zeros(()))
+        for name in ("moment", "mean")
     )
     return FeatureMemory(moment, mean, rows)
 
