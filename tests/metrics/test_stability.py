@@ -89,7 +89,7 @@ def test_the_projected_bound_holds_on_every_instance(
 
 
 @settings(max_examples=15, deadline=None)
-@given(instance=INSTANCES, threshold=st.sampled_from([1e-10, 0.1, 0.9]), rate=st.sampled_from([1e-3, 1.0]))
+@given(instance=INSTANCES, threshold=st.sampled_from([1e-20, 0.1, 0.9]), rate=st.sampled_from([1e-3, 1.0]))
 def test_the_projected_bound_holds_with_stacked_biases(instance: dict, threshold: float, rate: float) -> None:
     with jax.enable_x64(True):
         old = old_pair(**instance)
@@ -98,7 +98,9 @@ def test_the_projected_bound_holds_with_stacked_biases(instance: dict, threshold
         actual = on_rows(old.features, old.before, after)
         bound = bound_of(old.memories, old.before, after, stacked, stacked=True)
         assert all(float(term) <= float(limit) * (1 + 1e-9) for term, limit in zip(actual.terms, bound, strict=True))
-        if threshold < 1e-3:  # nothing is dropped: no term of first order, to what a second moment resolves
+        if (
+            threshold < 1e-3
+        ):  # nothing is dropped, not even of small rows beside the ones: no term of first order, to what a second moment resolves
             assert float(actual.terms.first_a) <= rate * tolerance(old)
 
 
