@@ -100,7 +100,7 @@ def test_the_projected_bound_holds_with_stacked_biases(instance: dict, threshold
         assert all(float(term) <= float(limit) * (1 + 1e-9) for term, limit in zip(actual.terms, bound, strict=True))
         if (
             threshold < 1e-3
-        ):  # nothing is dropped, not even of small rows beside the ones: no term of first order, to what a second moment resolves
+        ):  # nothing is dropped, not even small rows beside the ones
             assert float(actual.terms.first_a) <= rate * tolerance(old)
 
 
