@@ -98,9 +98,7 @@ def test_the_projected_bound_holds_with_stacked_biases(instance: dict, threshold
         actual = on_rows(old.features, old.before, after)
         bound = bound_of(old.memories, old.before, after, stacked, stacked=True)
         assert all(float(term) <= float(limit) * (1 + 1e-9) for term, limit in zip(actual.terms, bound, strict=True))
-        if (
-            threshold < 1e-3
-        ):  # nothing is dropped, not even small rows beside the ones
+        if threshold < 1e-3:  # nothing is dropped, not even small rows beside the ones
             assert float(actual.terms.first_a) <= rate * tolerance(old)
 
 
