@@ -22,6 +22,7 @@ from cmcl_jax.metrics.chance import chance_levels
 from cmcl_jax.metrics.transfer import HEADLINES
 from cmcl_jax.open_stream import open_stream
 from cmcl_jax.progress import Progress
+from cmcl_jax.stability_record import record_for
 from cmcl_jax.stream import Step, Stream
 from cmcl_jax.workdir import Workdir
 from feature_cache.errors import UserError
@@ -75,6 +76,7 @@ class _Run:
         self.learner: Learner = method.learner(self.stream, self.dtype)
         seeds = range(config.first_seed, config.first_seed + config.seeds)
         self.keys: PRNGKeyArray = jax.vmap(jax.random.key)(jnp.asarray(seeds))
+        self.record = record_for(folder, self.stream, self.learner, config)
         self.test = [self.stream.test_features(t, config.evaluation.split, self.dtype) for t in self.stream.tasks]
 
     def finish(self) -> dict[str, Any]:
@@ -87,11 +89,13 @@ class _Run:
             if done == 0:
                 log.write(event="start", step=0, **_row(state["matrices"], 0))
             for step in self.stream.steps[done:]:
-                started = time.perf_counter()
+                started, before = time.perf_counter(), state["heads"]
                 state, losses = self._learn(state, step)
                 event = {"event": "step", "step": step.number, "name": step.name, "losses": losses.tolist()}
                 event["seconds"] = round(time.perf_counter() - started, 3)
                 log.write(**event, **_row(state["matrices"], step.number))
+                if self.record is not None:
+                    log.write(**self.record.after_step(step, before, state["heads"]))
                 checkpoints.save(step.number, state)
                 self.progress.step_done(step, losses)
         return self.folder.write_results(

@@ -32,6 +32,7 @@ def default_config() -> ConfigDict:
             "evaluation": {
                 "split": "test",
                 "credit": "diagonal",  # or any: every item with the same caption is a correct answer
+                "stability": False,  # record how old alignments move, with their bounds: docs/theory.md; costs time
             },
             "dns": {
                 "mode": "ours",  # or released: the reference's arithmetic (its loss is training.direction = a_to_b)

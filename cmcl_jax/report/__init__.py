@@ -60,10 +60,12 @@ class Report(NamedTuple):
 def write_report(workdirs: Iterable[str | Path], out_dir: str | Path) -> Report:
     """Compares runs of one stream: writes report.md, accuracy_and_recall.png and tasks.png to `out_dir`.
 
+    Runs with `config.evaluation.stability` get a section more, and stability.png.
+
     Raises:
         RunError: a run is missing, unfinished or damaged, or the runs are not of the same steps and test tasks.
     """
-    from cmcl_jax.report import figures  # matplotlib takes a second to import
+    from cmcl_jax.report import figures, stability  # matplotlib takes a second to import
 
     runs = comparable([load_run(workdir) for workdir in workdirs])
     named = labels(runs)
@@ -83,6 +85,9 @@ def write_report(workdirs: Iterable[str | Path], out_dir: str | Path) -> Report:
         "accuracy_and_recall.png": figures.png(figures.accuracy_and_recall(named)),
         "tasks.png": figures.png(figures.tasks(named)),
     }
+    if recorded := stability.load(named):
+        contents["report.md"] += stability.section(recorded).encode()
+        contents["stability.png"] = figures.png(stability.figure(recorded))
     for name, content in contents.items():
         write_atomically(out / name, content)
     return Report(results, tuple(out / name for name in contents))
