@@ -11,17 +11,17 @@ them. No picture is kept.
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 from sklearn.datasets import load_digits
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file from a clone that is not installed
@@ -36,7 +36,7 @@ SCENARIOS = {
     "domain": "domain-incremental: even or odd, whichever digits it is",
     "class": "class-incremental: which of the ten digits",
 }
-N_TASKS, BATCH = 5, 64
+N_TASKS, TRAIN, TEST, BATCH = 5, 280, 70, 56
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,14 @@ class Task(NamedTuple):
 
     Attributes:
         train, test: pictures `(n, 64)` with pixels from 0 to 1, and their targets `(n,)`.
-        logits: `(width,)`, 1 for the logits among which the answer is sought, 0 for the others.
+        logits: `(width,)`, for the logits among which the answer is sought.
+        scores: `(k, width)`, the rows of the identity that pick these: the cotangents of `capture_layers`.
     """
 
     train: tuple[Float[Array, "n 64"], Int[Array, " n"]]
     test: tuple[Float[Array, "n 64"], Int[Array, " n"]]
-    logits: Float[np.ndarray, " width"]
+    logits: Bool[Array, " width"]
+    scores: Float[Array, "k width"]
 
 
 @dataclass(frozen=True)
@@ -82,27 +84,24 @@ class Setting:
     energy: what share of the energy of a side of a layer may stay unprotected.
     """
 
-    hidden: tuple[int, ...] = (256, 256)
+    hidden: tuple[int, ...] = (128, 128)
     epochs: int = 20
     learning_rate: float = 1e-3
     energy: float = 0.01
 
 
 def tasks(scenario: str) -> list[Task]:
-    """The five tasks; every fifth picture is for testing."""
+    """The five tasks, of as many pictures each, so that one compiled program serves them all."""
     pictures, digits = load_digits(return_X_y=True)
-    pictures = (pictures / 16).astype(np.float32)
     width = 2 if scenario == "domain" else 10
-    return [_task(pictures, digits, 2 * t, width, scenario) for t in range(N_TASKS)]
-
-
-def _task(pictures: Any, digits: Any, first: int, width: int, scenario: str) -> Task:
-    mine = np.flatnonzero((digits == first) | (digits == first + 1))
-    targets = digits % width
-    test = np.arange(len(mine)) % 5 == 0
-    part = lambda rows: (jnp.asarray(pictures[rows]), jnp.asarray(targets[rows]))  # noqa: E731
-    logits = np.isin(np.arange(width), (first, first + 1)) if scenario == "task" else np.ones(width)
-    return Task(part(mine[~test]), part(mine[test]), logits.astype(np.float32))
+    found = []
+    for first in range(0, 2 * N_TASKS, 2):
+        mine = np.flatnonzero((digits == first) | (digits == first + 1))
+        part = lambda rows: (jnp.asarray(pictures[rows] / 16, jnp.float32), jnp.asarray(digits[rows] % width))  # noqa: E731
+        logits = np.isin(np.arange(width), (first, first + 1)) if scenario == "task" else np.ones(width, bool)
+        scores = jnp.eye(width)[logits]
+        found.append(Task(part(mine[:TRAIN]), part(mine[TRAIN : TRAIN + TEST]), jnp.asarray(logits), scores))
+    return found
 
 
 def classifier(hidden: Sequence[int], width: int) -> nn.Sequential:
@@ -111,61 +110,96 @@ def classifier(hidden: Sequence[int], width: int) -> nn.Sequential:
     return nn.Sequential([*layers, nn.Dense(width)])
 
 
-def learn(model: nn.Module, tx: Any, params: PyTree, opt_state: PyTree, task: Task, epochs: int, key: Array) -> PyTree:
-    """The parameters after `epochs` passes over a task."""
-    pictures, targets = task.train
-    n = pictures.shape[0]
-
-    def loss_of(params: PyTree, rows: Int[Array, " batch"]) -> Float[Array, ""]:
-        logits = jnp.where(task.logits > 0, model.apply({"params": params}, pictures[rows]), -jnp.inf)
-        loss: Array = optax.softmax_cross_entropy_with_integer_labels(logits, targets[rows]).mean()
-        return loss
-
-    def step(carry: tuple[PyTree, PyTree], rows: Int[Array, " batch"]) -> tuple[tuple[PyTree, PyTree], None]:
-        params, opt_state = carry
-        updates, opt_state = tx.update(jax.grad(loss_of)(params, rows), opt_state, params)
-        return (optax.apply_updates(params, updates), opt_state), None
-
-    orders = jax.vmap(lambda key: jax.random.permutation(key, n))(jax.random.split(key, epochs))
-    batches = orders[:, : n - n % BATCH].reshape(-1, BATCH)
-    (learned, _), _ = jax.lax.scan(step, (params, opt_state), batches)
-    return learned
+def logits_of(model: nn.Module, params: PyTree, task: Task, pictures: Float[Array, "n 64"]) -> Float[Array, "n width"]:
+    """Logits, minus infinity where no answer is sought."""
+    return jnp.where(task.logits, model.apply({"params": params}, pictures), -jnp.inf)
 
 
-def accuracy(model: nn.Module, params: PyTree, task: Task) -> Float[Array, ""]:
-    """In percent, on the test pictures of a task."""
-    pictures, targets = task.test
-    logits = jnp.where(task.logits > 0, model.apply({"params": params}, pictures), -jnp.inf)
-    return 100 * jnp.mean(logits.argmax(-1) == targets)
+def learner(model: nn.Module, tx: optax.GradientTransformation, epochs: int) -> Callable[..., PyTree]:
+    """The compiled `(params, opt_state, task, key) -> params` that passes `epochs` times over a task."""
+
+    def learn(params: PyTree, opt_state: PyTree, task: Task, key: PRNGKeyArray) -> PyTree:
+        pictures, targets = task.train
+
+        def loss_of(params: PyTree, rows: Int[Array, " batch"]) -> Float[Array, ""]:
+            logits = logits_of(model, params, task, pictures[rows])
+            loss: Array = optax.softmax_cross_entropy_with_integer_labels(logits, targets[rows]).mean()
+            return loss
+
+        def step(carry: tuple[PyTree, PyTree], rows: Int[Array, " batch"]) -> tuple[tuple[PyTree, PyTree], None]:
+            params, opt_state = carry
+            updates, opt_state = tx.update(jax.grad(loss_of)(params, rows), opt_state, params)
+            return (optax.apply_updates(params, updates), opt_state), None
+
+        orders = jax.vmap(lambda key: jax.random.permutation(key, TRAIN))(jax.random.split(key, epochs))
+        (learned, _), _ = jax.lax.scan(step, (params, opt_state), orders.reshape(-1, BATCH))
+        return learned
+
+    return jax.jit(learn)
 
 
-def run(method: Method, stream: Sequence[Task], setting: Setting, key: PRNGKeyArray) -> Float[Array, "tasks+1 tasks"]:
-    """Accuracies `R[t, task]` of one seed: row 0 before any training, row t after task t."""
-    model = classifier(setting.hidden, len(stream[0].logits))
-    tx = dns_adamw(setting.learning_rate, weight_decay=0.0, clip_norm=None, project=method.project)
-    params = model.init(key, stream[0].train[0])["params"]
-    capture = lambda params, task: capture_layers(  # noqa: E731
-        model, {"params": params}, task.train[0], scores=jnp.eye(len(task.logits))[task.logits > 0]
+class Program(NamedTuple):
+    """Compiled parts that all methods share.
+
+    Attributes:
+        init: key -> parameters.
+        capture: parameters, task -> rows of every layer.
+        remember: memories, rows -> memories.
+        evaluate: parameters -> accuracy in percent on the test pictures of each task.
+    """
+
+    model: nn.Module
+    init: Callable[..., PyTree]
+    capture: Callable[..., PyTree]
+    remember: Callable[..., PyTree]
+    evaluate: Callable[..., Float[Array, " tasks"]]
+
+
+def program(stream: Sequence[Task], hidden: Sequence[int]) -> Program:
+    """The network for a stream, and what is done with it besides learning."""
+    model = classifier(hidden, len(stream[0].logits))
+
+    def accuracy(params: PyTree, task: Task) -> Float[Array, ""]:
+        pictures, targets = task.test
+        return 100 * jnp.mean(logits_of(model, params, task, pictures).argmax(-1) == targets)
+
+    return Program(
+        model,
+        jax.jit(lambda key: model.init(key, stream[0].train[0])["params"]),
+        jax.jit(lambda params, task: capture_layers(model, {"params": params}, task.train[0], scores=task.scores)),
+        jax.jit(update_layer_memories),
+        jax.jit(lambda params: jnp.stack([accuracy(params, task) for task in stream])),
     )
-    memories = empty_layer_memories(jax.eval_shape(lambda: capture(params, stream[0])))
-    evaluate = lambda params: jnp.stack([accuracy(model, params, task) for task in stream])  # noqa: E731
-    matrix = [evaluate(params)]
-    for t, task in enumerate(stream):
-        opt_state = tx.init(params)
-        if method.project is not None:
-            protect = layer_projectors(memories, (setting.energy, setting.energy), "energy", method.one_sided)
-            opt_state = replace_projectors(opt_state, protect)
-        params = learn(model, tx, params, opt_state, task, setting.epochs, jax.random.fold_in(key, t))
-        memories = update_layer_memories(memories, capture(params, task))
-        matrix.append(evaluate(params))
-    return jnp.stack(matrix)
+
+
+def run(
+    method: Method, stream: Sequence[Task], parts: Program, setting: Setting, seeds: int
+) -> Float[np.ndarray, "seeds tasks+1 tasks"]:
+    """Accuracies `R[seed, t, task]`: row 0 before any training, row t after task t."""
+    tx = dns_adamw(setting.learning_rate, weight_decay=0.0, clip_norm=None, project=method.project)
+    learn = learner(parts.model, tx, setting.epochs)
+    matrices = []
+    for key in jax.random.split(jax.random.key(0), seeds):
+        params = parts.init(key)
+        memories = empty_layer_memories(parts.capture(params, stream[0]))
+        matrix = [parts.evaluate(params)]
+        for t, task in enumerate(stream):
+            opt_state = tx.init(params)
+            if method.project is not None:
+                protect = layer_projectors(memories, (setting.energy, setting.energy), "energy", method.one_sided)
+                opt_state = replace_projectors(opt_state, protect)
+            params = learn(params, opt_state, task, jax.random.fold_in(key, t))
+            memories = parts.remember(memories, parts.capture(params, task))
+            matrix.append(parts.evaluate(params))
+        matrices.append(np.stack(matrix))
+    return np.stack(matrices)
 
 
 def compare(scenario: str, setting: Setting, seeds: int) -> dict[str, Float[np.ndarray, "seeds tasks+1 tasks"]]:
     """The accuracies of every method, for as many seeds."""
-    stream, keys = tasks(scenario), jax.random.split(jax.random.key(0), seeds)
-    all_seeds = lambda method: jax.jit(jax.vmap(lambda key: run(method, stream, setting, key)))  # noqa: E731
-    return {name: np.asarray(all_seeds(method)(keys)) for name, method in METHODS.items()}
+    stream = tasks(scenario)
+    parts = program(stream, setting.hidden)
+    return {name: run(method, stream, parts, setting, seeds) for name, method in METHODS.items()}
 
 
 def table(matrices: Mapping[str, Float[np.ndarray, "seeds tasks+1 tasks"]]) -> str:
