@@ -186,6 +186,9 @@ def layer_projectors(
 ) -> PyTree:
     """What the layers must not move, for `replace_projectors`.
 
+    For several seeds use a loop or `jax.lax.map`: under `jax.vmap`, one program of many layers' batched decompositions
+    has been seen to hang on CPUs of two cores (JAX 0.10), and never without the batch axis.
+
     Args:
         memories: of `update_layer_memories`.
         thresholds: of the input side and of the output side, see `projector`.
