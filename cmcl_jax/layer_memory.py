@@ -96,20 +96,9 @@ def capture_layers(
         {'layers_0': ((7, 3), (2, 7, 5)), 'layers_2': ((7, 5), (2, 7, 2))}
     """
 
-    def forward(perturbations: dict[_Path, list[Array]]) -> tuple[Any, tuple[Any, Any]]:
-        recorder = _Recorder(perturbations)
-        with nn.intercept_methods(recorder):
-            output = module.apply(variables, *inputs, **apply_options)
-        return _scores_of_rows(output, scores), (recorder.inputs, recorder.outputs)
-
-    _, (_, shapes) = jax.eval_shape(forward, {})
-    if not shapes:
-        raise ValueError(f"capture_layers: {type(module).__name__} calls no nn.Dense or nn.DenseGeneral to capture.")
-    zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
-    totals, pullback, (layer_inputs, _) = jax.vjp(forward, zeros, has_aux=True)
-    (directions,) = jax.vmap(pullback)(jnp.eye(totals.size, dtype=totals.dtype))
-    flat = lambda calls: jnp.concatenate([call.reshape(-1, call.shape[-1]) for call in calls])  # noqa: E731
-    found = {path: LayerRows(flat(layer_inputs[path]), jax.vmap(flat)(directions[path])) for path in shapes}
+    layer_inputs, totals, directions_of = _forward(module, variables, inputs, scores, apply_options)
+    directions = jax.vmap(directions_of)(jnp.eye(totals.size, dtype=totals.dtype))
+    found = {path: LayerRows(rows, directions[path]) for path, rows in layer_inputs.items()}
     return _keyed_like(variables["params"], found)
 
 
@@ -152,15 +141,40 @@ def update_layer_memories(memories: PyTree, rows: PyTree, valid: Bool[Array, ...
     """
 
     def update(memory: LayerMemory, layer: LayerRows) -> LayerMemory:
-        counts = _valid_rows(valid, layer.inputs.shape[0])
-        k, _, d_out = layer.directions.shape
-        directions = layer.directions.reshape(-1, d_out).astype(memory.outputs.moment.dtype)
+        k, r, d_out = layer.directions.shape
+        counts = _valid_rows(valid, r)
         return LayerMemory(
-            update_memory(memory.inputs, layer.inputs.astype(memory.inputs.moment.dtype), counts),
-            update_memory(memory.outputs, directions, jnp.tile(counts, k)),
+            _seen(memory.inputs, layer.inputs, counts),
+            _seen(memory.outputs, layer.directions.reshape(-1, d_out), jnp.tile(counts, k)),
         )
 
     return _map_layers(update, memories, rows)
+
+
+def remember_layers(
+    memories: PyTree,
+    module: nn.Module,
+    variables: Mapping[str, Any],
+    *inputs: Any,
+    scores: Scores = None,
+    valid: Bool[Array, ...] | None = None,
+    **apply_options: Any,
+) -> PyTree:
+    """`update_layer_memories` of `capture_layers`, with the directions of one score at a time in memory.
+
+    One forward pass, then a scan of as many backward passes as there are scores. Arguments and errors as there.
+    """
+    layer_inputs, totals, directions_of = _forward(module, variables, inputs, scores, apply_options)
+    keyed = lambda rows: _keyed_like(variables["params"], rows)  # noqa: E731
+    see = lambda memory, rows: _seen(memory, rows, _valid_rows(valid, rows.shape[0]))  # noqa: E731
+
+    def see_directions(memories: PyTree, cotangent: Array) -> tuple[PyTree, None]:
+        of_layer = lambda memory, rows: memory._replace(outputs=see(memory.outputs, rows))  # noqa: E731
+        return _map_layers(of_layer, memories, keyed(directions_of(cotangent))), None
+
+    see_inputs = lambda memory, rows: memory._replace(inputs=see(memory.inputs, rows))  # noqa: E731
+    memories = _map_layers(see_inputs, memories, keyed(layer_inputs))
+    return jax.lax.scan(see_directions, memories, jnp.eye(totals.size, dtype=totals.dtype))[0]
 
 
 def layer_projectors(
@@ -198,6 +212,27 @@ def layer_projectors(
         return NullSpaceProjector(projector(moment, thresholds[0], rule, rows=seen), outputs)
 
     return _map_layers(of_layer, memories)
+
+
+def _forward(
+    module: nn.Module, variables: Mapping[str, Any], inputs: Any, scores: Scores, options: Mapping[str, Any]
+) -> tuple[dict[_Path, Array], Float[Array, " k"], Callable[[Float[Array, " k"]], dict[_Path, Array]]]:
+    """The layers' input rows, the sums of the scores, and what carries cotangents of these back to the layers."""
+
+    def forward(perturbations: dict[_Path, list[Array]]) -> tuple[Array, tuple[Any, Any]]:
+        recorder = _Recorder(perturbations)
+        with nn.intercept_methods(recorder):
+            output = module.apply(variables, *inputs, **options)
+        return _scores_of_rows(output, scores), (recorder.inputs, recorder.outputs)
+
+    _, (_, shapes) = jax.eval_shape(forward, {})
+    if not shapes:
+        raise ValueError(f"capture_layers: {type(module).__name__} calls no nn.Dense or nn.DenseGeneral to capture.")
+    zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+    totals, pullback, (layer_inputs, _) = jax.vjp(forward, zeros, has_aux=True)
+    flat = lambda calls: jnp.concatenate([call.reshape(-1, call.shape[-1]) for call in calls])  # noqa: E731
+    by_layer = lambda found: {path: flat(calls) for path, calls in found.items()}  # noqa: E731
+    return by_layer(layer_inputs), totals, lambda cotangent: by_layer(pullback(cotangent)[0])
 
 
 class _Recorder:
@@ -254,7 +289,7 @@ def _scores_of_rows(output: Any, scores: Scores) -> Float[Array, " k"]:
     return jnp.einsum("...d,kd->k", output, scores, precision=HIGHEST)
 
 
-def _keyed_like(params: PyTree, found: Mapping[_Path, LayerRows], path: _Path = ()) -> PyTree:
+def _keyed_like(params: PyTree, found: Mapping[_Path, Any], path: _Path = ()) -> PyTree:
     if path in found:
         return found[path]
     if isinstance(params, Mapping):
@@ -271,6 +306,11 @@ def _stacked_moment(memory: FeatureMemory) -> Float[Array, "d1 d1"]:
     column = memory.mean[:, None]
     one = jnp.where(memory.rows > 0, 1, 0).astype(column.dtype).reshape(1, 1)
     return jnp.block([[memory.moment, column], [column.T, one]])
+
+
+def _seen(memory: FeatureMemory, rows: Float[Array, "r d"], counts: Bool[Array, " r"]) -> FeatureMemory:
+    seen: FeatureMemory = update_memory(memory, rows.astype(memory.moment.dtype), counts)
+    return seen
 
 
 def _valid_rows(valid: Bool[Array, ...] | None, rows: int) -> Bool[Array, " r"]:

@@ -1,5 +1,6 @@
 """What is captured of a network's layers, against derivatives by hand and by finite differences."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -15,6 +16,7 @@ from cmcl_jax.layer_memory import (
     empty_layer_memories,
     layer_projectors,
     moment_rows,
+    remember_layers,
     update_layer_memories,
 )
 
@@ -44,8 +46,14 @@ def initialised(module: nn.Module, *inputs: Array) -> Any:
     return jax.tree.map(lambda leaf: leaf + 0.1 * normal(leaf.size, *leaf.shape), variables)
 
 
+@jax.jit
 def remembered(rows: PyTree) -> PyTree:
     return update_layer_memories(empty_layer_memories(rows), rows)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def capture(module: nn.Module, variables: PyTree, x: Array, scores: Array) -> PyTree:
+    return capture_layers(module, variables, x, scores=scores)
 
 
 def test_inputs_and_directions_of_an_mlp_are_those_derived_by_hand() -> None:
@@ -69,7 +77,7 @@ def test_directions_are_the_derivatives_of_scores_in_every_kernel() -> None:
     x, partners = normal(1, 4, 6), normal(2, 7, 3)
     mlp = Mlp()
     variables = initialised(mlp, x)
-    rows = jax.jit(lambda v, x, z: capture_layers(mlp, v, x, scores=z))(variables, x, partners)
+    rows = capture(mlp, variables, x, partners)
     assert rows["LayerNorm_0"] == {"scale": None, "bias": None}
     for name in ("Dense_0", "Dense_1"):
         change = normal(3, *variables["params"][name]["kernel"].shape)
@@ -88,7 +96,7 @@ def test_factors_of_the_partner_moment_stand_for_any_number_of_partners() -> Non
     variables = initialised(mlp, x)
     moment = partners.T @ partners / 50
     all_partners, factors = (
-        remembered(capture_layers(mlp, variables, x, scores=scores)) for scores in (partners, moment_rows(moment))
+        remembered(capture(mlp, variables, x, scores)) for scores in (partners, moment_rows(moment))
     )
     for name in ("Dense_0", "Dense_1"):
         np.testing.assert_allclose(factors[name].outputs.moment, all_partners[name].outputs.moment, atol=1e-13)
@@ -98,11 +106,13 @@ def test_factors_of_the_partner_moment_stand_for_any_number_of_partners() -> Non
 def test_scores_may_be_a_function_of_the_output() -> None:
     x, partners = normal(1, 4, 6), normal(2, 2, 3)
     variables = initialised(Mlp(), x)
-    capture = lambda scores: capture_layers(Mlp(), variables, x, scores=scores)["Dense_0"].directions  # noqa: E731
-    np.testing.assert_allclose(capture(lambda z: z @ partners.T), capture(partners), atol=1e-14)
-    np.testing.assert_allclose(capture(lambda z: (z @ partners.T)[:, 1]), capture(partners[1:]), atol=1e-14)
+    directions = lambda scores: jax.jit(  # noqa: E731
+        lambda: capture_layers(Mlp(), variables, x, scores=scores)["Dense_0"].directions
+    )()
+    np.testing.assert_allclose(directions(lambda z: z @ partners.T), directions(partners), atol=1e-14)
+    np.testing.assert_allclose(directions(lambda z: (z @ partners.T)[:, 1]), directions(partners[1:]), atol=1e-14)
     unit = lambda z: z / jnp.linalg.norm(z, axis=-1, keepdims=True)  # noqa: E731
-    cosines = capture(lambda z: unit(z) @ partners.T)
+    cosines = directions(lambda z: unit(z) @ partners.T)
     outputs = np.asarray(Mlp().apply(variables, x))
     last = np.asarray(capture_layers(Mlp(), variables, x, scores=lambda z: unit(z) @ partners.T)["Dense_1"].directions)
     np.testing.assert_allclose(np.einsum("kio,io->ki", last, outputs), 0, atol=1e-14)  # cosines know no length
@@ -117,10 +127,19 @@ def test_batches_give_what_all_rows_give_at_once_and_padding_counts_for_nothing(
     def see(memories: PyTree, batch: Array, valid: Array) -> PyTree:
         return update_layer_memories(memories, capture_layers(Mlp(), variables, batch, scores=partners), valid)
 
-    whole = remembered(capture_layers(Mlp(), variables, x, scores=partners))
-    parts = see(empty_layer_memories(capture_layers(Mlp(), variables, x, scores=partners)), x[:6], jnp.arange(6) < 6)
+    whole = remembered(capture(Mlp(), variables, x, partners))
+    parts = see(jax.tree.map(jnp.zeros_like, whole), x[:6], jnp.arange(6) < 6)
     parts = see(parts, jnp.concatenate([x[6:], 9 + x[:2]]), jnp.arange(6) < 4)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13), parts, whole)
+
+
+def test_one_score_at_a_time_gives_the_same_memories() -> None:
+    x, partners = normal(1, 10, 6), normal(2, 4, 3)
+    variables, valid = initialised(Mlp(), x), jnp.arange(10) < 7
+    empty = empty_layer_memories(jax.eval_shape(lambda: capture_layers(Mlp(), variables, x, scores=partners)))
+    remember = jax.jit(lambda memories: remember_layers(memories, Mlp(), variables, x, scores=partners, valid=valid))
+    whole = remembered(capture(Mlp(), variables, x[:7], partners))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13), remember(empty), whole)
 
 
 def test_attention_and_tokens_are_captured_in_the_layout_of_the_kernels() -> None:
