@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 
-class WeightDimensionNumbers(NamedTuple):
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class WeightDimensionNumbers:
     """The axes of a parameter that together are the input and the output of its matrix.
 
     Axes named in neither are batch axes: each index along them is a matrix of its own, with its own projectors. Axes
-    may be negative. Several axes are flattened in the order in which they stand here.
+    may be negative. Several axes are flattened in the order in which they stand here. To JAX it is a static node of a
+    tree, without leaves: an optimizer's state carries it through jit, vmap, scan and checkpoints.
 
     | parameter                          | shape               | inputs      | outputs  |
     |------------------------------------|---------------------|-------------|----------|
@@ -45,9 +49,15 @@ def numbers_of_leaves(dimension_numbers: DimensionNumbers, params: PyTree) -> Py
     """The tree of `params` with valid `WeightDimensionNumbers` of axes from 0, or `None`, in place of each leaf.
 
     Raises:
-        ValueError: if a leaf has no entry, or one that does not fit it.
+        ValueError: if a leaf has no entry, or one that does not fit it; and, without dimension numbers, if the
+          parameters are a single vector, as inside `optax.flatten`.
     """
     if dimension_numbers is None:
+        if isinstance(params, jax.Array) and params.ndim == 1:
+            raise ValueError(
+                f"dimension_numbers: the parameters are one vector of {params.size} numbers; optax.flatten hides "
+                "which of them are kernels and biases. Put dual_null_space() outside of flatten, after it in the chain."
+            )
         return jax.tree.map(lambda leaf: {1: BIAS, 2: DENSE}.get(leaf.ndim), params)
     entries = _entries(dimension_numbers)
     if callable(dimension_numbers) and not any(map(_is_numbers, entries.values())):  # an Equinox module can be called
@@ -64,13 +74,12 @@ def sizes(shape: tuple[int, ...], numbers: WeightDimensionNumbers) -> tuple[tupl
 def as_matrices(
     leaf: Float[Array, ...], numbers: WeightDimensionNumbers
 ) -> tuple[Float[Array, ...], Callable[[Float[Array, ...]], Float[Array, ...]]]:
-    """The leaf as `(*batch, d_in, d_out)`, a bias as `(*batch, d_out)`, and the function that undoes it."""
+    """The leaf as `(*batch, d_in, d_out)`, where a bias is a single row, and the function that undoes it."""
     order = (*_batch(leaf.ndim, numbers), *numbers.inputs, *numbers.outputs)
     moved = jnp.transpose(leaf, order)
     batch, d_in, d_out = sizes(leaf.shape, numbers)
     undo = sorted(range(leaf.ndim), key=order.__getitem__)
-    flat = (*batch, d_in, d_out) if numbers.inputs else (*batch, d_out)
-    return moved.reshape(flat), lambda matrices: jnp.transpose(matrices.reshape(moved.shape), undo)
+    return moved.reshape(*batch, d_in, d_out), lambda matrices: jnp.transpose(matrices.reshape(moved.shape), undo)
 
 
 def _batch(ndim: int, numbers: WeightDimensionNumbers) -> tuple[int, ...]:
@@ -93,7 +102,7 @@ def _entry(entries: dict[tuple[Any, ...], Any], path: tuple[Any, ...], leaf: Arr
         if _is_numbers(found) or (found is None and path[:length] in entries):
             return found
     raise ValueError(
-        f"dual_null_space: dimension_numbers has no entry for the leaf {_name(path)} of shape {leaf.shape}. Give "
+        f"dimension_numbers has no entry for the leaf {_name(path)} of shape {leaf.shape}. Give "
         "WeightDimensionNumbers(inputs, outputs), or None to leave it unprotected, at its path or at a path above it."
     )
 
@@ -102,19 +111,22 @@ def _valid(numbers: WeightDimensionNumbers | None, path: tuple[Any, ...], leaf: 
     if numbers is None:
         return None
     if problem := _problem(numbers, leaf.ndim):
-        raise ValueError(f"dual_null_space: {numbers} of the leaf {_name(path)} of shape {leaf.shape}: {problem}")
-    return WeightDimensionNumbers(*(tuple(axis % leaf.ndim for axis in axes) for axes in numbers))
+        raise ValueError(f"dimension_numbers: {numbers} of the leaf {_name(path)} of shape {leaf.shape}: {problem}")
+    return WeightDimensionNumbers(
+        *(tuple(axis % leaf.ndim for axis in axes) for axes in (numbers.inputs, numbers.outputs))
+    )
 
 
 def _problem(numbers: WeightDimensionNumbers, ndim: int) -> str | None:
-    if not all(isinstance(axes, tuple) and all(isinstance(axis, int) for axis in axes) for axes in numbers):
+    sides = (numbers.inputs, numbers.outputs)
+    if not all(isinstance(axes, tuple) and all(isinstance(axis, int) for axis in axes) for axes in sides):
         return "axes are not given as tuples of integers. Write (0,) for axis 0 alone, and () for none."
     if not numbers.outputs:
         return "outputs is empty. Name at least one output axis; a bias has outputs and no inputs."
     for axis in numbers.inputs + numbers.outputs:
         if not -ndim <= axis < ndim:
             return f"axis {axis} is out of range. Use axes below {ndim}; None for this leaf leaves it unprotected."
-    inputs, outputs = ([axis % ndim for axis in axes] for axes in numbers)
+    inputs, outputs = ([axis % ndim for axis in axes] for axes in sides)
     for side, axes in (("inputs", inputs), ("outputs", outputs)):
         if repeated := sorted({axis for axis in axes if axes.count(axis) > 1}):
             return f"axis {repeated[0]} is repeated in {side}. Name each axis once."

@@ -1,4 +1,4 @@
-"""AdamW with the projection in one of two places, and what a step of the stream puts around it."""
+"""AdamW in the three strengths of the projection, and what a step of the stream puts around it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
+from cmcl_jax.layouts import DimensionNumbers, numbers_of_leaves
 from cmcl_jax.null_space import dual_null_space
+from cmcl_jax.rotation import in_rotated_coordinates
+from cmcl_jax.stacking import stack_biases
 
-PROJECTED = ("updates", "gradients")
+PROJECTED = ("updates", "gradients", "exact")
+BIASES = ("leafwise", "stacked", "free")
 
 
 def dns_adamw(
@@ -23,33 +27,66 @@ def dns_adamw(
     weight_decay: float = 1e-3,
     clip_norm: float | None = 1.0,
     project: str | None = "updates",
-    protect_biases: bool = True,
+    biases: str = "leafwise",
+    dimension_numbers: DimensionNumbers = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """AdamW whose updates, or whose gradients, pass through `dual_null_space`.
+    """AdamW that keeps old alignments, in one of three strengths.
 
     Args:
         learning_rate: a number or a schedule.
         b1, b2, eps: of Adam.
         weight_decay: decoupled, on kernels only (biases are not decayed).
         clip_norm: global norm to which gradients are clipped first; `None` for no clipping.
-        project: "updates" projects what Adam and the decay emit, so that the applied update is in the null space;
-          "gradients" projects the clipped gradient before Adam, as published; `None` is plain AdamW.
-        protect_biases: see `dual_null_space`.
+        project: "gradients" projects the clipped gradient before Adam, as published, which promises nothing about the
+          update: Adam and the decay leave the null space again. "updates" projects what Adam and the decay emit: the
+          applied update is in the null space to rounding. "exact" runs Adam and the decay in rotated coordinates, of
+          which the protected ones receive exact zeros (`in_rotated_coordinates`). `None` is plain AdamW.
+        biases: "leafwise" protects them by `I − P_out`; "stacked" together with their kernels, the tight form, with
+          projectors of `[x, 1]` (`stack_biases`); "free" not at all, as published: old alignments drift with them.
+        dimension_numbers: which axes of a leaf are its matrix, see `dual_null_space`. They also say what a kernel is: a
+          leaf of heads' biases, `(heads, dim)`, is not decayed. Leaves without any are decayed from two axes on.
 
     Raises:
-        ValueError: for another value of `project`.
+        ValueError: for another value of `project` or `biases`; for "stacked" with "exact", where kernel and bias would
+          mix and the decay could not leave biases out; and for "stacked" with dimension numbers.
     """
-    if project is not None and project not in PROJECTED:
-        raise ValueError(f"dns_adamw: project must be one of {', '.join(PROJECTED)} or None, but it is {project!r}.")
-    dns = dual_null_space(protect_biases=protect_biases)
-    return optax.chain(
-        clip_by_global_norm(clip_norm) if clip_norm is not None else optax.identity(),
-        dns if project == "gradients" else optax.identity(),
+    _check("project", project, (*PROJECTED, None))
+    _check("biases", biases, BIASES)
+    if biases == "stacked" and project == "exact":
+        raise ValueError(
+            "dns_adamw: biases='stacked' does not go with project='exact'. Rotated coordinates of [x, 1] mix kernel "
+            "and bias, and the decay, which is for kernels only, would decay biases too. Use project='updates', or "
+            "stack_biases(in_rotated_coordinates(...)) around an optimizer that treats both alike."
+        )
+    if biases == "stacked" and dimension_numbers is not None:
+        raise ValueError(
+            "dns_adamw: biases='stacked' takes kernels (in, out) with biases (out,) and no dimension_numbers. Use "
+            "biases='leafwise' for other layouts."
+        )
+    adamw = optax.chain(
         optax.scale_by_adam(b1=b1, b2=b2, eps=eps),
-        optax.add_decayed_weights(weight_decay, mask=_kernels),
-        dns if project == "updates" else optax.identity(),
-        optax.scale_by_learning_rate(learning_rate),
+        optax.add_decayed_weights(weight_decay, mask=lambda params: _kernels(params, dimension_numbers)),
     )
+    protect = biases != "free"
+    if biases == "stacked":
+        dns = stack_biases(dual_null_space())
+    else:
+        dns = dual_null_space(protect_biases=protect, dimension_numbers=dimension_numbers)
+    exact = in_rotated_coordinates(adamw, protect_biases=protect, dimension_numbers=dimension_numbers)
+    stages: dict[str | None, tuple[Any, ...]] = {
+        None: (adamw,),
+        "gradients": (dns, adamw),
+        "updates": (adamw, dns),
+        "exact": (exact,),
+    }
+    clip = optax.identity() if clip_norm is None else clip_by_global_norm(clip_norm)
+    return optax.chain(clip, *stages[project], optax.scale_by_learning_rate(learning_rate))
+
+
+def _check(argument: str, value: str | None, allowed: tuple[str | None, ...]) -> None:
+    if value not in allowed:
+        *some, last = (str(a) for a in allowed)
+        raise ValueError(f"dns_adamw: {argument} must be {', '.join(some)} or {last}, but it is {value!r}.")
 
 
 def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
@@ -102,5 +139,6 @@ def start_decay(opt_state: Any, total_updates: int | Int[Array, ""]) -> Any:
     return optax.tree.set(opt_state, total_updates=jnp.asarray(total_updates, jnp.int32))
 
 
-def _kernels(params: Any) -> Any:
-    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+def _kernels(params: Any, dimension_numbers: DimensionNumbers) -> Any:
+    numbers = numbers_of_leaves(dimension_numbers, params)
+    return jax.tree.map(lambda leaf, n: leaf.ndim > 1 if n is None else bool(n.inputs), params, numbers)

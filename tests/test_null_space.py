@@ -174,7 +174,7 @@ def test_dtypes_of_updates_and_state_are_kept_for_bfloat16_gradients() -> None:
 
 def test_replacing_without_the_transform_is_an_error_that_says_so() -> None:
     heads = random_heads(np.random.default_rng(0))
-    with pytest.raises(ValueError, match=r"holds no DualNullSpaceState.*Put dual_null_space\(\) into the chain"):
+    with pytest.raises(ValueError, match=r"holds no DualNullSpaceState and no.*Put dual_null_space\(\) into the chain"):
         replace_projectors(optax.adam(1e-3).init(heads), None)
 
 
@@ -211,5 +211,5 @@ def test_protected_fraction_is_one_inside_and_zero_for_no_update() -> None:
 
 
 def test_unknown_place_of_the_projection_is_named() -> None:
-    with pytest.raises(ValueError, match="updates, gradients or None, but it is 'weights'"):
+    with pytest.raises(ValueError, match="updates, gradients, exact or None, but it is 'weights'"):
         dns_adamw(1e-3, project="weights")

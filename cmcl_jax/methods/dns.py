@@ -36,7 +36,7 @@ class ProjectedVanilla(Vanilla, abc.ABC):
     """Vanilla with `dual_null_space` in its optimizer; how the projectors come about is the subclass's.
 
     Attributes:
-        project: "updates" or "gradients", see `dns_adamw`.
+        project: "gradients", "updates" or "exact", see `dns_adamw`.
         rule: threshold rule, see `projector`.
         input_threshold, output_threshold: of the two sides; a direction above it is protected.
     """
@@ -45,7 +45,7 @@ class ProjectedVanilla(Vanilla, abc.ABC):
     rule: str
     input_threshold: float
     output_threshold: float
-    protect_biases: ClassVar[bool] = True
+    biases: ClassVar[str] = "leafwise"
 
     def __post_init__(self) -> None:
         check_name(PROJECTED, "value of config.dns.project", self.project)
@@ -58,7 +58,7 @@ class ProjectedVanilla(Vanilla, abc.ABC):
                 raise UserError(f"config.dns.{side} must be {allowed} by the {self.rule} rule, but it is {threshold}.")
 
     def optimizer(self) -> optax.GradientTransformation:
-        return self._adamw_with_decay(self.project, self.protect_biases)
+        return self._adamw_with_decay(self.project, self.biases)
 
     def before_step(self, memory: PyTree, heads: Heads, step: Step, rows: Int[Array, ""]) -> PyTree:
         sides = zip(("a", "b"), step.pair, strict=True)

@@ -33,7 +33,7 @@ class ReleasedDualNullSpace(ProjectedVanilla):
     """
 
     released_columns: bool = False
-    protect_biases: ClassVar[bool] = False
+    biases: ClassVar[str] = "free"
     memory_per_seed: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

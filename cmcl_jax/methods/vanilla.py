@@ -29,13 +29,13 @@ class Vanilla:
         """One step's optimizer."""
         return self._adamw_with_decay(project=None)
 
-    def _adamw_with_decay(self, project: str | None, protect_biases: bool = True) -> optax.GradientTransformation:
+    def _adamw_with_decay(self, project: str | None, biases: str = "leafwise") -> optax.GradientTransformation:
         adamw = dns_adamw(
             self.training.learning_rate,
             weight_decay=self.training.weight_decay,
             clip_norm=self.training.clip_norm,
             project=project,
-            protect_biases=protect_biases,
+            biases=biases,
         )
         return optax.chain(adamw, linear_decay())
 

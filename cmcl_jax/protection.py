@@ -1,0 +1,119 @@
+"""What an optimizer's state protects: putting new projectors in, and measuring what moves in spite of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PyTree
+
+from cmcl_jax.layouts import WeightDimensionNumbers
+from cmcl_jax.stacking import StackedBiasesState, stack
+
+
+@runtime_checkable
+class Protecting(Protocol):
+    """A state with projectors, in any of their forms: `DualNullSpaceState`, `RotatedState`."""
+
+    def with_projectors(self, projectors: PyTree) -> Any:
+        """The state with new projectors in the shapes and dtypes of the old."""
+
+    def protected_part(self, updates: PyTree) -> PyTree:
+        """What of each leaf lies in the protected space, in any coordinates of the same norm."""
+
+
+def replace_projectors(opt_state: PyTree, projectors: PyTree) -> PyTree:
+    """The optimizer state with new projectors in every `DualNullSpaceState` and `RotatedState` inside it.
+
+    Args:
+        opt_state: any optimizer state that holds one of them, however deep (`chain`, `masked`, `partition`,
+          `MultiSteps`, `stack_biases`, …).
+        projectors: a tree with a `NullSpaceProjector` or `None` (protect nothing) for each leaf of the parameters or
+          for a whole subtree. One for a subtree serves its kernels with both sides and its biases with `outputs`.
+          A projector `(d, d)` serves all matrices of a leaf with batch axes, `(*batch, d, d)` each its own. Inside
+          `stack_biases` a layer is one leaf.
+
+    Returns:
+        The same state with the same shapes and dtypes.
+
+    Raises:
+        ValueError: if there is no such state, or if a projector's shape or the trees do not fit.
+    """
+    found = []
+
+    def replace(node: PyTree) -> PyTree:
+        if not isinstance(node, Protecting):
+            return node
+        found.append(node)
+        return node.with_projectors(projectors)
+
+    replaced = jax.tree.map(replace, opt_state, is_leaf=is_protecting)
+    if not found:
+        raise ValueError(
+            f"replace_projectors: opt_state (a {type(opt_state).__name__}) holds no DualNullSpaceState and no "
+            "RotatedState. Put dual_null_space() into the chain whose init made this state, or wrap its optimizer in "
+            "in_rotated_coordinates()."
+        )
+    return replaced
+
+
+def protected_fraction(updates: PyTree, opt_state: PyTree) -> Float[Array, ""]:
+    """Share of the updates' norm that lies in the protected space, from 0 (nothing protected moves) to 1.
+
+    Leaves without a projector count as free: with `protect_biases=False` it says nothing about what biases move, and
+    under `masked` or `partition` nothing about the leaves that belong to other transforms. Which axes of a leaf are
+    its matrix, the state knows.
+
+    Args:
+        updates: what is about to be applied, the parameters' tree.
+        opt_state: an optimizer state with exactly one `DualNullSpaceState` or `RotatedState`, at any depth.
+
+    Raises:
+        ValueError: if the state holds none or several.
+    """
+    parts = _protected_parts(updates, opt_state)
+    if len(parts) != 1:
+        raise ValueError(
+            f"protected_fraction: opt_state must hold one DualNullSpaceState or RotatedState, but it holds "
+            f"{len(parts)}. Pass the part of it that does."
+        )
+    total = optax.tree.norm(updates)
+    return jnp.where(total > 0, optax.tree.norm(parts[0]) / jnp.where(total > 0, total, 1), 0)
+
+
+def is_protecting(node: PyTree) -> bool:
+    """Whether a node of an optimizer's state is a `Protecting` one."""
+    return isinstance(node, Protecting)
+
+
+def map_entries(
+    f: Callable[..., Array],
+    entries: PyTree,
+    numbers: PyTree,
+    updates: PyTree,
+    *,
+    without: Callable[[Array], Array] = lambda update: update,
+) -> PyTree:
+    """`f(entry, numbers, update)` of each leaf that has an entry, and `without(update)` of one that has none."""
+
+    def apply(numbers: Any, entry: Any, update: PyTree) -> PyTree:
+        if entry is None or isinstance(entry, optax.MaskedNode):
+            return jax.tree.map(without, update)
+        return f(entry, numbers, update)
+
+    is_leaf = lambda node: node is None or isinstance(node, optax.MaskedNode | WeightDimensionNumbers)  # noqa: E731
+    return jax.tree.map(apply, numbers, entries, updates, is_leaf=is_leaf)
+
+
+def _protected_parts(updates: PyTree, opt_state: PyTree) -> list[PyTree]:
+    parts = []
+    is_leaf = lambda node: isinstance(node, Protecting | StackedBiasesState)  # noqa: E731
+    for node in jax.tree.leaves(opt_state, is_leaf=is_leaf):
+        if isinstance(node, StackedBiasesState):
+            parts += _protected_parts(stack(updates), node.inner_state)
+        elif isinstance(node, Protecting):
+            parts.append(node.protected_part(updates))
+    return parts

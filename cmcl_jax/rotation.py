@@ -1,0 +1,192 @@
+"""The exact-zero strength: an optimizer that runs where what is protected is a set of coordinates.
+
+In the eigenbases `U_in`, `U_out` of the projectors a kernel is `C = U_in^T K U_out`, and `P_in K P_out` is the block of
+`C` whose rows and columns are protected. There the projection is a mask, and its zeros are exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, PyTree
+
+from cmcl_jax.layouts import DimensionNumbers, WeightDimensionNumbers, as_matrices, numbers_of_leaves
+from cmcl_jax.projectors import HIGHEST, NullSpaceProjector, fit_projectors, is_entry, nothing_to_protect
+from cmcl_jax.protection import is_protecting, map_entries
+
+
+class Basis(NamedTuple):
+    """Eigenvectors of a projector.
+
+    Attributes:
+        vectors: `(*batch, d, d)`, orthonormal columns. The identity where all of them or none are protected.
+        protected: `(*batch, d)`, which of them are.
+    """
+
+    vectors: Float[Array, "*batch d d"]
+    protected: Bool[Array, "*batch d"]
+
+
+class Coordinates(NamedTuple):
+    """What one leaf must not move, as coordinates. `inputs` is `None` for a bias, whose only input is protected."""
+
+    inputs: Basis | None
+    outputs: Basis
+
+
+class RotatedState(NamedTuple):
+    """State of `in_rotated_coordinates`.
+
+    Attributes:
+        coordinates: the parameters' tree with `Coordinates` or `None` in place of each leaf.
+        numbers: the same tree with the `WeightDimensionNumbers` or `None` of each leaf. They are static: no arrays.
+        inner_state: that of the inner optimizer, in these coordinates.
+    """
+
+    coordinates: PyTree
+    numbers: PyTree
+    inner_state: PyTree
+
+    def with_projectors(self, projectors: PyTree) -> RotatedState:
+        """See `replace_projectors`."""
+        old = jax.tree.map(_vectors, self.coordinates, is_leaf=_is_entry)
+        new = fit_projectors(projectors, old)
+        return self._replace(coordinates=jax.tree.map(partial(_coordinates, _basis), new, is_leaf=is_entry))
+
+    def protected_part(self, updates: PyTree) -> PyTree:
+        """The protected coordinates of each leaf, zeros elsewhere and for a leaf without coordinates."""
+        part = lambda *of_leaf: _rotated(*of_leaf, keep_protected=True)  # noqa: E731
+        return map_entries(part, self.coordinates, self.numbers, updates, without=jnp.zeros_like)
+
+
+def in_rotated_coordinates(
+    inner: optax.GradientTransformation, *, protect_biases: bool = True, dimension_numbers: DimensionNumbers = None
+) -> optax.GradientTransformationExtraArgs:
+    """Runs an optimizer in the eigenbases of the projectors, where protected coordinates receive exact zeros.
+
+    Gradients and parameters are rotated, their protected coordinates set to zero, `inner` runs, the protected
+    coordinates of what it emits are set to zero, and the result is rotated back. The promise: in these coordinates the
+    emitted update is zero where it is protected, exactly, whatever `inner` does (Adam, sign, decay, noise of its own)
+    and whatever its state holds. A leaf of which everything is protected keeps its bits. Otherwise rotating back and
+    adding to the parameters round, each to the precision of its dtype; no rounding passes through `inner`.
+
+    Unlike `dual_null_space` after an optimizer, it also keeps protected coordinates out of what `inner` sees: norms,
+    clipping and factored moments are those of the free part. Optimizers that scale elements are another
+    optimizer in other coordinates, so the path differs from that of the projected one, with the same promise.
+
+    Broken, as for every strength, by what comes *after* it and is not a scaling by a scalar: elementwise rescaling,
+    sign or decay in the original coordinates. Put the decay inside.
+
+    The state starts with nothing to protect, in the identity basis: a first step is that of `inner`, bit for bit. Put
+    projectors in with `replace_projectors`; it finds their eigenbases by `jnp.linalg.svd`, and nothing is compiled
+    again. The moments in `inner_state` stay as they are, and belong to the old coordinates then. Start the
+    optimizer afresh for a new task, `replace_projectors(tx.init(params), …)`; going on with old moments costs
+    direction and speed for as long as `inner` remembers, never the promise. An `inner` that keeps copies of the
+    parameters (schedule-free, lookahead) or that calls a loss (line searches) cannot work here.
+
+    Args:
+        inner: the optimizer; parameters and extra arguments are passed on, the former rotated.
+        protect_biases: as for `dual_null_space`; if False, biases reach `inner` and leave it as they are.
+        dimension_numbers: as for `dual_null_space`. A leaf keeps its shape in the rotated coordinates.
+
+    Returns:
+        An `optax.GradientTransformationExtraArgs` whose state is a `RotatedState`. Its `init` raises `ValueError` as
+        that of `dual_null_space` does, and if `inner` itself holds projectors.
+
+    Example:
+        >>> import jax.numpy as jnp, optax
+        >>> from cmcl_jax import NullSpaceProjector, replace_projectors
+        >>> head = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
+        >>> tx = in_rotated_coordinates(optax.adam(1e-3))
+        >>> onto_first = jnp.diag(jnp.array([1.0, 0.0]))
+        >>> state = replace_projectors(tx.init(head), NullSpaceProjector(onto_first, onto_first))
+        >>> updates, state = tx.update(head, state, head)
+        >>> jnp.abs(updates["kernel"]).round(4)
+        Array([[0.   , 0.001],
+               [0.001, 0.001]], dtype=float32)
+    """
+    inner = optax.with_extra_args_support(inner)
+
+    def init(params: PyTree) -> RotatedState:
+        numbers = numbers_of_leaves(dimension_numbers, params)
+        inner_state = inner.init(params)
+        if any(map(is_protecting, jax.tree.leaves(inner_state, is_leaf=is_protecting))):
+            raise ValueError(
+                "in_rotated_coordinates: inner holds projectors itself, which would be read in the wrong coordinates. "
+                "Leave dual_null_space() out of it, or use it without in_rotated_coordinates()."
+            )
+
+        def start(leaf: Array, numbers: WeightDimensionNumbers | None) -> Coordinates | None:
+            return _coordinates(_identity, nothing_to_protect(leaf, numbers, protect_biases))
+
+        return RotatedState(jax.tree.map(start, params, numbers), numbers, inner_state)
+
+    def update(
+        updates: PyTree, state: RotatedState, params: PyTree | None = None, **extra_args: Any
+    ) -> tuple[PyTree, RotatedState]:
+        rotate = lambda tree: map_entries(_rotated, state.coordinates, state.numbers, tree)  # noqa: E731
+        rotated_params = None if params is None else rotate(params)
+        emitted, inner_state = inner.update(rotate(updates), state.inner_state, rotated_params, **extra_args)
+        emitted = map_entries(_rotated_back, state.coordinates, state.numbers, emitted)
+        return emitted, state._replace(inner_state=inner_state)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _rotated(
+    c: Coordinates, numbers: WeightDimensionNumbers, leaf: Array, *, keep_protected: bool = False
+) -> Float[Array, ...]:
+    matrices, undo = as_matrices(leaf, numbers)
+    rotated = jnp.matmul(matrices, c.outputs.vectors, precision=HIGHEST)
+    if c.inputs is not None:
+        rotated = jnp.matmul(c.inputs.vectors.mT, rotated, precision=HIGHEST)
+    return undo(jnp.where(_protected(c) == keep_protected, rotated, 0)).astype(leaf.dtype)
+
+
+def _rotated_back(c: Coordinates, numbers: WeightDimensionNumbers, leaf: Array) -> Array:
+    matrices, undo = as_matrices(leaf, numbers)
+    masked = jnp.where(_protected(c), 0, matrices)
+    back = jnp.matmul(masked, c.outputs.vectors.mT, precision=HIGHEST)
+    if c.inputs is not None:
+        back = jnp.matmul(c.inputs.vectors, back, precision=HIGHEST)
+    return undo(back).astype(leaf.dtype)
+
+
+def _protected(c: Coordinates) -> Bool[Array, "*batch d_in d_out"]:
+    outputs = c.outputs.protected[..., None, :]
+    return outputs if c.inputs is None else c.inputs.protected[..., :, None] & outputs
+
+
+def _basis(p: Float[Array, "*batch d d"]) -> Basis:
+    finite = jnp.all(jnp.isfinite(p), axis=(-2, -1), keepdims=True)
+    vectors, values, _ = jnp.linalg.svd(jnp.where(finite, p, 0), hermitian=True)
+    protected = values > 0.5
+    all_or_none = jnp.all(protected == protected[..., :1], axis=-1)[..., None, None]
+    vectors = jnp.where(all_or_none, jnp.eye(p.shape[-1], dtype=p.dtype), vectors)
+    return Basis(jnp.where(finite, vectors, jnp.nan), protected)
+
+
+def _identity(zeros: Float[Array, "*batch d d"]) -> Basis:
+    return Basis(zeros + jnp.eye(zeros.shape[-1], dtype=zeros.dtype), jnp.zeros(zeros.shape[:-1], bool))
+
+
+def _coordinates(basis: Callable[[Array], Basis], p: NullSpaceProjector | None) -> Coordinates | None:
+    if not isinstance(p, NullSpaceProjector):
+        return p
+    assert p.outputs is not None  # that of a state; only a user's may be one-sided
+    return Coordinates(None if p.inputs is None else basis(p.inputs), basis(p.outputs))
+
+
+def _vectors(c: Coordinates | None) -> NullSpaceProjector | None:
+    if not isinstance(c, Coordinates):
+        return c
+    return NullSpaceProjector(None if c.inputs is None else c.inputs.vectors, c.outputs.vectors)
+
+
+def _is_entry(node: PyTree) -> bool:
+    return isinstance(node, Coordinates) or is_entry(node)
