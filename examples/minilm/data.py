@@ -31,7 +31,7 @@ class Pairs(NamedTuple):
 
 
 def load_pairs(params: Any, dataset: str, modality: str, split: str, limit: int | None = None) -> Pairs:
-    """The pairs of a split, or the first `limit` of them; raises `CacheError` or `WeightsError` if files are missing."""
+    """The pairs of a split, or the first `limit` of them. Raises `CacheError` or `WeightsError` without its files."""
     cache = open_cache(CACHES / dataset)
     captions = cache.captions(split)[:limit]
     features = np.asarray(cache.features(split, modality), np.float32)[:limit]

@@ -6,7 +6,8 @@ stays frozen and is computed once per text; `SentenceOutput` is the rest, of whi
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import math
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -69,7 +70,8 @@ class MiniLM(nn.Module):  # type: ignore[misc]
         x = self.embeddings(ids)
         for layer in self.layers:
             x = layer(x, mask)
-        return Activations(*self.trunk(x, mask), mask)
+        inputs, residual = self.trunk(x, mask)
+        return Activations(inputs, residual, mask)
 
 
 class Embeddings(nn.Module):  # type: ignore[misc]
@@ -77,12 +79,16 @@ class Embeddings(nn.Module):  # type: ignore[misc]
 
     shape: Shape
 
-    @nn.compact
+    def setup(self) -> None:
+        self.word = nn.Embed(self.shape.vocabulary, self.shape.width)
+        self.position = nn.Embed(self.shape.positions, self.shape.width)
+        self.segment = nn.Embed(self.shape.segments, self.shape.width)
+        self.norm = _layer_norm()
+
     def __call__(self, ids: Int[Array, "n t"]) -> Float[Array, "n t width"]:
-        sizes = {"word": self.shape.vocabulary, "position": self.shape.positions, "segment": self.shape.segments}
-        word, position, segment = (nn.Embed(size, self.shape.width, name=name) for name, size in sizes.items())
-        total = word(ids) + position(jnp.arange(ids.shape[1])) + segment(jnp.zeros_like(ids))
-        return _layer_norm()(total)
+        total = self.word(ids) + self.position(jnp.arange(ids.shape[1])) + self.segment(jnp.zeros_like(ids))
+        normalised: Array = self.norm(total)
+        return normalised
 
 
 class Trunk(nn.Module):  # type: ignore[misc]
@@ -90,41 +96,51 @@ class Trunk(nn.Module):  # type: ignore[misc]
 
     shape: Shape
 
-    @nn.compact
+    def setup(self) -> None:
+        self.attention = SelfAttention(self.shape.width, self.shape.heads)
+        self.attention_norm = _layer_norm()
+        self.intermediate = _dense(self.shape.hidden)
+
     def __call__(
         self, x: Float[Array, "n t width"], mask: Bool[Array, "n t"]
     ) -> tuple[Float[Array, "n t hidden"], Float[Array, "n t width"]]:
-        attended = SelfAttention(self.shape.heads, name="attention")(x, mask)
-        x = _layer_norm("attention_norm")(x + attended)
-        return nn.gelu(_dense(self.shape.hidden, "intermediate")(x), approximate=False), x
+        x = self.attention_norm(x + self.attention(x, mask))
+        return nn.gelu(self.intermediate(x), approximate=False), x
 
 
 class SelfAttention(nn.Module):  # type: ignore[misc]
     """Scaled dot-product attention of all tokens to those that are there."""
 
+    width: int
     heads: int
 
-    @nn.compact
+    def setup(self) -> None:
+        self.query, self.key, self.value, self.output = (_dense(self.width) for _ in range(4))
+
     def __call__(self, x: Float[Array, "n t width"], mask: Bool[Array, "n t"]) -> Float[Array, "n t width"]:
-        width = x.shape[-1]
-        query, key, value = (
-            _dense(width, name)(x).reshape(*x.shape[:2], self.heads, -1) for name in ("query", "key", "value")
-        )
-        logits = jnp.einsum("nqhd,nkhd->nhqk", query, key, precision=HIGHEST) / jnp.sqrt(jnp.asarray(width / self.heads, x.dtype))
+        by_head = lambda y: y.reshape(*y.shape[:2], self.heads, -1)  # noqa: E731
+        query, key, value = (by_head(dense(x)) for dense in (self.query, self.key, self.value))
+        logits = jnp.einsum("nqhd,nkhd->nhqk", query, key, precision=HIGHEST) / math.sqrt(self.width // self.heads)
         shares = jax.nn.softmax(jnp.where(mask[:, None, None, :], logits, -jnp.inf), axis=-1)
         mixed = jnp.einsum("nhqk,nkhd->nqhd", shares, value, precision=HIGHEST)
-        return _dense(width, "output")(mixed.reshape(x.shape))
+        attended: Array = self.output(mixed.reshape(x.shape))
+        return attended
 
 
 class Layer(nn.Module):  # type: ignore[misc]
-    """A whole transformer layer, normalised after each part."""
+    """A whole transformer layer, normalised after each of its two parts."""
 
     shape: Shape
 
-    @nn.compact
+    def setup(self) -> None:
+        self.trunk = Trunk(self.shape)
+        self.output = _dense(self.shape.width)
+        self.output_norm = _layer_norm()
+
     def __call__(self, x: Float[Array, "n t width"], mask: Bool[Array, "n t"]) -> Float[Array, "n t width"]:
-        hidden, residual = Trunk(self.shape, name="trunk")(x, mask)
-        return _layer_norm("output_norm")(residual + _dense(self.shape.width, "output")(hidden))
+        hidden, residual = self.trunk(x, mask)
+        normalised: Array = self.output_norm(residual + self.output(hidden))
+        return normalised
 
 
 class SentenceOutput(nn.Module):  # type: ignore[misc]
@@ -137,20 +153,16 @@ class SentenceOutput(nn.Module):  # type: ignore[misc]
         self.output_norm = _layer_norm()
 
     def __call__(self, seen: Activations) -> Float[Array, "n width"]:
-        embedded: Array = self.pooled(self.output(seen.inputs), seen)
-        return embedded
-
-    def pooled(self, outputs: Float[Array, "n t width"], seen: Activations) -> Float[Array, "n width"]:
-        """Embeddings from the outputs of the layer under training."""
-        hidden = self.output_norm(seen.residual + outputs)
-        total = jnp.sum(jnp.where(seen.mask[:, :, None], hidden, 0), axis=1)
-        return total / jnp.linalg.norm(total, axis=1, keepdims=True)  # of unit length: the mean's divisor cancels
+        hidden = self.output_norm(seen.residual + self.output(seen.inputs))
+        total: Array = jnp.sum(jnp.where(seen.mask[:, :, None], hidden, 0), axis=1)
+        unit: Array = total / jnp.linalg.norm(total, axis=1, keepdims=True)  # the mean's divisor cancels
+        return unit
 
 
-def _dense(width: int, name: str | None = None) -> nn.Dense:
-    return nn.Dense(width, precision=HIGHEST, name=name)
+def _dense(width: int) -> nn.Dense:
+    return nn.Dense(width, precision=HIGHEST)
 
 
-def _layer_norm(name: str | None = None) -> nn.LayerNorm:
+def _layer_norm() -> nn.LayerNorm:
     # Flax's default takes the variance as E[x²] − E[x]², which loses digits.
-    return nn.LayerNorm(epsilon=1e-12, use_fast_variance=False, name=name)
+    return nn.LayerNorm(epsilon=1e-12, use_fast_variance=False)

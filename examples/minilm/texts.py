@@ -16,32 +16,26 @@ from feature_cache.encoders.pocket.minilm import MAX_TOKENS, tokenize
 BATCH = 128
 
 
-def padded(texts: Sequence[str], tokens: int | None = None) -> tuple[Int[np.ndarray, "n t"], Bool[np.ndarray, "n t"]]:
-    """Token ids, and where there is one; as wide as the longest text or, if given, `tokens`.
-
-    Raises:
-        ValueError: if a text has more than `tokens` tokens.
+def padded(texts: Sequence[str]) -> tuple[Int[np.ndarray, "n t"], Bool[np.ndarray, "n t"]]:
+    """Token ids, and where there is one; as wide as the longest text.
 
     >>> ids, mask = padded(["a cat", "a"])
     >>> ids.tolist(), mask.sum(axis=1).tolist()
     ([[101, 1037, 4937, 102], [101, 1037, 102, 0]], [4, 3])
     """
     rows = [tokenize(text, MAX_TOKENS) for text in texts]
-    longest = max(map(len, rows))
-    width = longest if tokens is None else tokens
-    if longest > width:
-        raise ValueError(f"padded: tokens is {width}, but the longest text has {longest}. Raise tokens.")
+    width = max(map(len, rows))
     ids = np.stack([np.pad(row, (0, width - len(row))) for row in rows])
-    mask = np.arange(width) < np.array([[len(row)] for row in rows])
-    return ids, mask
+    return ids, np.arange(width) < np.array([[len(row)] for row in rows])
 
 
-def activations(params: Any, texts: Sequence[str], tokens: int) -> Activations:
+def activations(params: Any, texts: Sequence[str]) -> Activations:
     """What the last layer's output kernel sees of each text. Equal texts are computed once."""
     unique, inverse = np.unique(list(texts), return_inverse=True)
-    ids, mask = padded(unique.tolist(), tokens)
+    ids, mask = padded(unique.tolist())
     parts = [_run(params, *(_fill(array[i : i + BATCH]) for array in (ids, mask))) for i in range(0, len(ids), BATCH)]
-    return jax.tree.map(lambda *arrays: jnp.concatenate(arrays)[inverse], *parts)
+    seen: Activations = jax.tree.map(lambda *arrays: jnp.concatenate(arrays)[inverse], *parts)
+    return seen
 
 
 @jax.jit

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -90,7 +90,7 @@ def _epoch(
     pairs: Pairs,
     order: Int[Array, "updates batch"],
     learning_rate: Float[Array, ""],
-    temperature: Float[Array, ""],
+    temperature: float,
     project: str | None,
 ) -> tuple[PyTree, PyTree]:
     optimizer = _optimizer(learning_rate, project)

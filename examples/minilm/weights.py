@@ -27,7 +27,8 @@ UNUSED = {
 def load_params() -> dict[str, Any]:
     """The parameters of `MiniLM()`, in float32. Raises `WeightsError` if the package is missing or its file damaged."""
     with minilm.FILES[0].reading() as file:
-        return params_from(load_file(file), Shape(), file)
+        tensors = load_file(file)
+    return params_from(tensors, Shape(), file)
 
 
 def params_from(tensors: Mapping[str, np.ndarray], shape: Shape, file: Path) -> dict[str, Any]:
@@ -67,12 +68,12 @@ def _take(
     return jnp.asarray(tensor, jnp.float32)
 
 
-def bert_name(path: tuple[str, ...], shape: Shape = Shape()) -> str:
+def bert_name(path: tuple[str, ...], shape: Shape) -> str:
     """The tensor's name in the file, of a parameter's path in the Flax tree.
 
-    >>> bert_name(("layer_0", "trunk", "attention", "query", "kernel"))
+    >>> bert_name(("layer_0", "trunk", "attention", "query", "kernel"), Shape())
     'encoder.layer.0.attention.self.query.weight'
-    >>> bert_name(("sentence", "output_norm", "scale"))
+    >>> bert_name(("sentence", "output_norm", "scale"), Shape())
     'encoder.layer.5.output.LayerNorm.weight'
     """
     *owners, part, leaf = path
@@ -90,7 +91,7 @@ EMBEDDINGS = {
     "word": "word_embeddings",
     "position": "position_embeddings",
     "segment": "token_type_embeddings",
-    "LayerNorm_0": "LayerNorm",
+    "norm": "LayerNorm",
 }
 LAYER = {
     "attention.query": "attention.self.query",
