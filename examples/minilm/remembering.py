@@ -1,8 +1,8 @@
 """What is remembered of captions and their pictures: two second moments of the layer under training, and no caption.
 
 Rows are tokens. An embedding stays if each of its tokens leaves the layer as before; padding is not remembered. Input
-side: the tokens' activations. Output side: the directions at the layer's
-output in which the cosine of a caption and a picture moves, through layer norm, pooling and normalisation.
+side: the tokens' activations. Output side: the directions at the layer's output in which the cosine of a caption and a
+picture moves, through layer norm, pooling and normalisation.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from examples.minilm.data import Pairs
 from examples.minilm.model import Activations, SentenceOutput
 
 BATCH = 64  # captions at once
-PARTNERS = 16  # drawn anew for every batch: an unbiased estimate of the moment over all pairs, at a 50th of its price
+PARTNERS = 16  # drawn anew for every batch: an unbiased estimate of the moment over all pairs, not exact but cheap
 
 
 def remember(sentence: PyTree, pairs: Pairs, seed: int) -> PyTree:

@@ -206,7 +206,7 @@ def test_the_command_prints_a_table_and_what_was_measured(capsys: pytest.Capture
     rows = {line[:18].strip(): line[18:].split() for line in printed.splitlines()}
     drifts = {name: float(rows[name][-3]) for name in ("plain", "DNS exact 90 %", "DNS 1-sided 100 %")}
     assert drifts["DNS 1-sided 100 %"] < 1e-4 < drifts["DNS exact 90 %"] < drifts["plain"] / 2
-    assert "Measured (one seed): while the layer learned instruments, R@10 of held-out emoji went from" in printed
+    assert "Measured (one seed): while the layer learned instruments, R@10 of held-out" in " ".join(printed.split())
 
 
 @pytest.mark.slow
