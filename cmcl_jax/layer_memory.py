@@ -31,7 +31,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
-from cmcl_jax.memory import FeatureMemory, empty_memory, update_memory
+from cmcl_jax.memory import FeatureMemory, empty_memory, stacked_moment, update_memory
 from cmcl_jax.null_space import HIGHEST, NullSpaceProjector, projector
 
 Scores: TypeAlias = Callable[[Any], Array] | Array | None
@@ -206,7 +206,7 @@ def layer_projectors(
 
     def of_layer(memory: LayerMemory) -> NullSpaceProjector:
         seen, met = memory.inputs.rows, memory.outputs.rows
-        moment = _stacked_moment(memory.inputs) if stacked else memory.inputs.moment
+        moment = stacked_moment(memory.inputs) if stacked else memory.inputs.moment
         identity = jnp.eye(memory.outputs.moment.shape[0], dtype=memory.outputs.moment.dtype)
         outputs = jnp.where(seen > 0, identity, 0)
         if not one_sided:
@@ -302,13 +302,6 @@ def _keyed_like(params: PyTree, found: Mapping[_Path, Any], path: _Path = ()) ->
 
 def _map_layers(of_layer: Callable[..., Any], first: PyTree, *others: PyTree) -> PyTree:
     return jax.tree.map(of_layer, first, *others, is_leaf=lambda node: isinstance(node, LayerRows | LayerMemory))
-
-
-def _stacked_moment(memory: FeatureMemory) -> Float[Array, "d1 d1"]:
-    """Second moment of the rows `[x, 1]`."""
-    column = memory.mean[:, None]
-    one = jnp.where(memory.rows > 0, 1, 0).astype(column.dtype).reshape(1, 1)
-    return jnp.block([[memory.moment, column], [column.T, one]])
 
 
 def _seen(memory: FeatureMemory, rows: Float[Array, "r d"], counts: Bool[Array, " r"]) -> FeatureMemory:

@@ -57,9 +57,10 @@ def output_moment(memory: FeatureMemory, head: Head) -> Float[Array, "d_out d_ou
 
 
 def stacked_moment(memory: FeatureMemory) -> Float[Array, "d+1 d+1"]:
-    """Second moment of the rows `[x, 1]`, `[[S, μ], [μ^T, 1]]`: what kernel and bias see as one stacked leaf."""
+    """Second moment of the rows `[x, 1]`, `[[S, μ], [μ^T, 1]]`, zeros without any: what `stack_biases` needs."""
     column = memory.mean[:, None]
-    return jnp.block([[memory.moment, column], [column.T, jnp.ones((1, 1), memory.moment.dtype)]])
+    one = (memory.rows > 0).astype(column.dtype).reshape(1, 1)
+    return jnp.block([[memory.moment, column], [column.T, one]])
 
 
 @functools.partial(jax.jit, static_argnames=("rule", "one_sided", "stacked"))

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from cmcl_jax.layouts import DimensionNumbers, numbers_of_leaves
 from cmcl_jax.null_space import dual_null_space
-from cmcl_jax.rotation import in_rotated_coordinates
-from cmcl_jax.stacking import stack_biases
+from cmcl_jax.null_space.layouts import DimensionNumbers, numbers_of_leaves
+from cmcl_jax.null_space.rotation import in_rotated_coordinates
+from cmcl_jax.null_space.stacking import stack_biases
 
 PROJECTED = ("updates", "gradients", "exact")
 BIASES = ("leafwise", "stacked", "free")

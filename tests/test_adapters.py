@@ -8,15 +8,15 @@ import numpy as np
 import optax
 import pytest
 
-from cmcl_jax.adapters import (
+from cmcl_jax.null_space import NullSpaceProjector, dual_null_space, replace_projectors
+from cmcl_jax.null_space.adapters import (
     ADAPTER_DIMENSION_NUMBERS,
     LowRankAdapter,
     adapter_kernel,
     adapter_projectors,
     init_adapter,
 )
-from cmcl_jax.layouts import DimensionNumbers
-from cmcl_jax.null_space import NullSpaceProjector, dual_null_space, replace_projectors
+from cmcl_jax.null_space.layouts import DimensionNumbers
 
 D_IN, D_OUT = 12, 9
 

@@ -16,7 +16,7 @@ from cmcl_jax import (
     protected_fraction,
     replace_projectors,
 )
-from cmcl_jax.rotation import in_rotated_coordinates
+from cmcl_jax.null_space.rotation import in_rotated_coordinates
 
 # Of each layout: the shape, the dimension numbers, and by hand to (batch, d_in, d_out) and back.
 LAYOUTS: dict[str, tuple[tuple[int, ...], WeightDimensionNumbers, Any, Any]] = {

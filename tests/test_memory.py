@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cmcl_jax import FeatureMemory, NullSpaceProjector, empty_memory, output_moment, projectors_from, update_memory
-from cmcl_jax.ranks import THRESHOLD_RULES
+from cmcl_jax.null_space.ranks import THRESHOLD_RULES
 
 
 def remember(*parts: np.ndarray) -> FeatureMemory:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from cmcl_jax import empty_memory, projector, projectors_from, update_memory
 from cmcl_jax.config import load_config
 from cmcl_jax.methods import method_from_config
-from cmcl_jax.ranks import THRESHOLD_RULES, directions_kept, marchenko_pastur_median
+from cmcl_jax.null_space.ranks import THRESHOLD_RULES, directions_kept, marchenko_pastur_median
 from feature_cache.errors import UserError
 
 THRESHOLDS = {"absolute": 1e-3, "relative": 1e-3, "energy": 1e-2, "gap": 1e-3, "noise": 1.1}

@@ -10,9 +10,9 @@ import pytest
 
 from cmcl_jax import NullSpaceProjector, WeightDimensionNumbers, protected_fraction, replace_projectors
 from cmcl_jax.null_space import dual_null_space
+from cmcl_jax.null_space.rotation import RotatedState, in_rotated_coordinates
+from cmcl_jax.null_space.stacking import stack_biases
 from cmcl_jax.optimizers import dns_adamw
-from cmcl_jax.rotation import RotatedState, in_rotated_coordinates
-from cmcl_jax.stacking import stack_biases
 
 D_IN, D_OUT = 6, 5
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cmcl_jax import NullSpaceProjector, dns_adamw, dual_null_space, replace_projectors
-from cmcl_jax.rotation import in_rotated_coordinates
-from cmcl_jax.stacking import StackedBiasesState, stack_biases
+from cmcl_jax.null_space.rotation import in_rotated_coordinates
+from cmcl_jax.null_space.stacking import StackedBiasesState, stack_biases
 
 D_IN, D_OUT = 4, 3
 

@@ -18,8 +18,8 @@ from cmcl_jax.methods.base import Training
 from cmcl_jax.methods.dns_partners import PARTNERS, Rows
 from cmcl_jax.methods.vanilla import Vanilla
 from cmcl_jax.null_space import NullSpaceProjector, replace_projectors
+from cmcl_jax.null_space.ranks import THRESHOLD_RULES
 from cmcl_jax.optimizers import BIASES, PROJECTED
-from cmcl_jax.ranks import THRESHOLD_RULES
 from cmcl_jax.stream import Step, StepFeatures
 from feature_cache.errors import UserError
 from feature_cache.registry import check_name, resolve

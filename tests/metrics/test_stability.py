@@ -16,7 +16,7 @@ from cmcl_jax.metrics.stability import (
     projected_bound,
 )
 from cmcl_jax.null_space import NullSpaceProjector, projector
-from cmcl_jax.ranks import directions_kept
+from cmcl_jax.null_space.ranks import directions_kept
 from tests.metrics.pairs import OldPair, moved, old_pair, projected, projectors_of, rms, scores
 
 WIDTHS = st.sampled_from([(2, 2, 2), (5, 3, 4)])

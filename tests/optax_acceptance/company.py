@@ -15,8 +15,8 @@ import numpy as np
 import optax
 
 from cmcl_jax import NullSpaceProjector, dual_null_space
-from cmcl_jax.rotation import in_rotated_coordinates
-from cmcl_jax.stacking import stack_biases
+from cmcl_jax.null_space.rotation import in_rotated_coordinates
+from cmcl_jax.null_space.stacking import stack_biases
 
 WIDTHS = (8, 6)
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}

@@ -12,7 +12,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from cmcl_jax import NullSpaceProjector, dual_null_space, replace_projectors
-from cmcl_jax.rotation import in_rotated_coordinates
+from cmcl_jax.null_space.rotation import in_rotated_coordinates
 
 D_IN, D_OUT, ROWS = 16, 8, 32
 rng = np.random.default_rng(0)

@@ -10,9 +10,9 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from cmcl_jax.layouts import WeightDimensionNumbers, sizes
-from cmcl_jax.ranks import directions_kept
-from cmcl_jax.variables import in_mapping_of
+from cmcl_jax.null_space.layouts import WeightDimensionNumbers, sizes
+from cmcl_jax.null_space.ranks import directions_kept
+from cmcl_jax.null_space.variables import in_mapping_of
 
 HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -46,8 +46,8 @@ def projector(
         rule: with singular values `s`, largest first: "absolute" keeps `s > threshold` (the paper's λ_min), "relative"
           keeps `s > threshold · s[0]`, "energy" keeps the fewest directions that hold the share `1 − threshold` of
           the trace, "gap" keeps those before the widest gap above `threshold · s[0]`, and "noise" keeps what exceeds
-          `threshold` times the upper edge of white noise of `rows` rows. `cmcl_jax.ranks.directions_kept` has the
-          formulas. A second moment of zeros gives a projector of zeros under every rule.
+          `threshold` times the upper edge of white noise of `rows` rows. `ranks.directions_kept` has the formulas. A
+          second moment of zeros gives a projector of zeros under every rule.
         rows: number of rows behind the moment, which "noise" needs and no other rule reads. May be traced.
 
     Returns:

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from cmcl_jax.layouts import WeightDimensionNumbers
-from cmcl_jax.stacking import StackedBiasesState, stack
-from cmcl_jax.variables import with_variables_of, without_variables
+from cmcl_jax.null_space.layouts import WeightDimensionNumbers
+from cmcl_jax.null_space.stacking import StackedBiasesState, stack
+from cmcl_jax.null_space.variables import with_variables_of, without_variables
 
 
 @runtime_checkable

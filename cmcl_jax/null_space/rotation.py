@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, PyTree
 
-from cmcl_jax.layouts import DimensionNumbers, WeightDimensionNumbers, as_matrices, numbers_of_leaves
-from cmcl_jax.projectors import HIGHEST, NullSpaceProjector, fit_projectors, is_entry, nothing_to_protect
-from cmcl_jax.protection import is_protecting, map_entries
-from cmcl_jax.variables import with_variables_of, without_variables
+from cmcl_jax.null_space.layouts import DimensionNumbers, WeightDimensionNumbers, as_matrices, numbers_of_leaves
+from cmcl_jax.null_space.projectors import HIGHEST, NullSpaceProjector, fit_projectors, is_entry, nothing_to_protect
+from cmcl_jax.null_space.protection import is_protecting, map_entries
+from cmcl_jax.null_space.variables import with_variables_of, without_variables
 
 
 class Basis(NamedTuple):

@@ -30,8 +30,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from cmcl_jax.layouts import DENSE
-from cmcl_jax.null_space import HIGHEST, NullSpaceProjector
+from cmcl_jax.null_space.layouts import DENSE
+from cmcl_jax.null_space.projectors import HIGHEST, NullSpaceProjector
 
 
 class LowRankAdapter(NamedTuple):

@@ -19,16 +19,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from cmcl_jax.layouts import DimensionNumbers, WeightDimensionNumbers, as_matrices, numbers_of_leaves
-from cmcl_jax.projectors import HIGHEST as HIGHEST
-from cmcl_jax.projectors import NullSpaceProjector as NullSpaceProjector
-from cmcl_jax.projectors import fit_projectors, nothing_to_protect
-from cmcl_jax.projectors import projector as projector
-from cmcl_jax.protection import map_entries
-from cmcl_jax.protection import protected_fraction as protected_fraction
-from cmcl_jax.protection import replace_projectors as replace_projectors
-from cmcl_jax.ranks import THRESHOLD_RULES as THRESHOLD_RULES
-from cmcl_jax.variables import with_variables_of, without_variables
+from cmcl_jax.null_space.layouts import DimensionNumbers, WeightDimensionNumbers, as_matrices, numbers_of_leaves
+from cmcl_jax.null_space.projectors import HIGHEST, NullSpaceProjector, fit_projectors, nothing_to_protect
+from cmcl_jax.null_space.protection import map_entries
+from cmcl_jax.null_space.variables import with_variables_of, without_variables
 
 
 class DualNullSpaceState(NamedTuple):
@@ -98,6 +92,7 @@ def dual_null_space(
 
     Example:
         >>> import jax.numpy as jnp, optax
+        >>> from cmcl_jax import NullSpaceProjector, protected_fraction, replace_projectors
         >>> heads = {"text": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}}
         >>> tx = optax.chain(optax.scale_by_adam(), dual_null_space(), optax.scale_by_learning_rate(1e-3))
         >>> state = tx.init(heads)
