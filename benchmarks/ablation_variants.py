@@ -13,9 +13,9 @@ Settings = Mapping[str, Any]
 Variants = dict[str, Settings]
 
 THRESHOLDS: Mapping[str, tuple[float, ...]] = {
-    "absolute": (1e-4, 1e-3, 1e-2, 1e-1),
-    "relative": (1e-5, 1e-4, 1e-3, 1e-2, 1e-1),
-    "energy": (1e-4, 1e-3, 1e-2, 5e-2, 2e-1),
+    "absolute": (1e-4, 1e-3, 1e-2, 3e-2, 1e-1),
+    "relative": (1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
+    "energy": (1e-4, 1e-3, 1e-2, 2e-2, 5e-2, 2e-1),
     "gap": (1e-4, 1e-2),
     "noise": (1.1, 2.0),
 }
