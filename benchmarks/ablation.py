@@ -11,9 +11,10 @@ the best variant so far. Finished runs are only read, so that a stopped ablation
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -38,7 +39,7 @@ Scores = dict[str, Float[np.ndarray, " orders"]]
 
 
 def main() -> None:
-    """Trains what is missing, prints the tables, writes report.md and scores.json."""
+    """Trains what is missing, prints the tables, writes their numbers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workdir", type=Path, default=Path("runs/ablation"), help="the runs' folder")
     parser.add_argument("--config", default="configs/pocket.py", help="the stream (default: %(default)s)")
@@ -46,35 +47,60 @@ def main() -> None:
     parser.add_argument("--confirm", action="store_true", help="only the finalists, on the test split")
     flags = parser.parse_args()
     jax.config.update("jax_compilation_cache_dir", str(flags.workdir / "compiled"))  # thresholds share their programs
-    validation = Ablation(flags.config, "validation", flags.orders, flags.workdir)
-    tables, finalists = search(validation)
+    ablation = Ablation(flags.config, "validation", flags.orders, flags.workdir)
+    stages, finalists = search(ablation)
     if flags.confirm:
-        tables = [confirm(Ablation(flags.config, "test", flags.orders, flags.workdir), finalists)]
-    for table in tables:
-        Console().print(table.rich())
-    page = "\n\n".join(f"### {table.title}\n\n{table.markdown()}" for table in tables)
-    write_atomically(flags.workdir / ("test.md" if flags.confirm else "validation.md"), f"{page}\n".encode())
+        ablation = Ablation(flags.config, "test", flags.orders, flags.workdir)
+        stages = [confirm(ablation, finalists)]
+    for stage in stages:
+        Console().print(table(ablation.scores, stage).rich())
+    found = {"stages": [stage._asdict() for stage in stages], "scores": as_lists(ablation.scores)}
+    path = flags.workdir / ("test.json" if flags.confirm else "validation.json")
+    write_atomically(path, json.dumps(found, indent=1).encode())
+    Console().print(f"Written: {path}", highlight=False, soft_wrap=True)
 
 
-def search(ablation: Ablation) -> tuple[list[Table], Variants]:
+class Stage(NamedTuple):
+    """Variants that are compared: the rows of a table, and the one that the others are paired with."""
+
+    title: str
+    variants: list[str]
+    reference: str
+
+
+def search(ablation: Ablation) -> tuple[list[Stage], Variants]:
     """All stages, and the finalists: the baselines, the start, and the best variant of every stage."""
     ablation.train("baselines", BASELINES)
-    best, tables, finalists = START, [], {**BASELINES, FIRST: ranks(START)[FIRST]}
+    best, stages, finalists = START, [], {**BASELINES, FIRST: ranks(START)[FIRST]}
     for stage, variants_of in STAGES.items():
         variants = variants_of(best)
         ablation.train(stage, variants)
         ranked = sorted(variants, key=ablation.mean_score, reverse=True)
-        tables.append(ablation.table(f"Stage {stage}", [*BASELINES, *ranked], ranked[0]))
+        stages.append(Stage(f"Stage {stage}", [*BASELINES, *ranked], ranked[0]))
         finalists[ranked[0]] = variants[ranked[0]]
         if stage != "released":  # the reference is compared, but nothing is built on it
             best = variants[ranked[0]]
-    return tables, finalists
+    return stages, finalists
 
 
-def confirm(ablation: Ablation, finalists: Variants) -> Table:
+def confirm(ablation: Ablation, finalists: Variants) -> Stage:
     """The finalists on the test split; differences are to the last of them, the winner."""
     ablation.train("finalists", finalists)
-    return ablation.table("Finalists, test split", list(finalists), list(finalists)[-1])
+    return Stage("Finalists, test split", list(finalists), list(finalists)[-1])
+
+
+def table(scores: Mapping[str, Scores], stage: Stage) -> Table:
+    """Means ± standard deviations over the orders, and each variant's score paired with the reference's."""
+    rows = [_row(name, scores[name], scores[stage.reference]) for name in stage.variants]
+    return Table(stage.title, HEADINGS, tuple(rows), corner="variant")
+
+
+def as_lists(scores: Mapping[str, Scores]) -> dict[str, dict[str, list[float | None]]]:
+    """Scores for a JSON file, where what is not measured is null."""
+    return {
+        name: {key: [None if np.isnan(value) else float(value) for value in values] for key, values in found.items()}
+        for name, found in scores.items()
+    }
 
 
 class Ablation:
@@ -107,10 +133,6 @@ class Ablation:
         """Mean of Acc and R@10 over the orders."""
         return float(self.scores[name]["score"].mean())
 
-    def table(self, title: str, names: Sequence[str], reference: str) -> Table:
-        """Means ± standard deviations over the orders, and each variant's score paired with the reference's."""
-        return Table(title, HEADINGS, tuple(self._row(name, reference) for name in names), corner="variant")
-
     def _run(self, name: str, settings: Settings, order: int, label: str, progress: RunsProgress) -> Mapping[str, Any]:
         config = self.config.copy_and_resolve_references()
         config.first_seed, config.stream.order_seed = order, order
@@ -121,16 +143,16 @@ class Ablation:
         progress.run_ends(f"Acc {summary['acc']['mean']:.1f}, R@10 {summary['r10']['mean']:.1f}")
         return summary
 
-    def _row(self, name: str, reference: str) -> Row:
-        scores = self.scores[name]
-        levels = [_mean_and_std(scores[key]) for key in (*QUANTITIES, "score")]
-        if name == reference:
-            return Row(name, (*levels, NOT_MEASURED, NOT_MEASURED, NOT_MEASURED), (False,) * len(HEADINGS))
-        found = paired(scores["score"][:, None], self.scores[reference]["score"][:, None])
-        difference = f"{found.interval.mean:+.2f} ± {found.interval.half:.2f}".replace("-", "−")
-        p = NOT_MEASURED if found.p_orders is None else p_text(found.p_orders)
-        cells = (*levels, difference, p, f"{found.better} of {found.pairs}")
-        return Row(name, cells, (False,) * len(HEADINGS))
+
+def _row(name: str, scores: Scores, reference: Scores) -> Row:
+    levels = [_mean_and_std(scores[key]) for key in (*QUANTITIES, "score")]
+    if scores is reference:
+        return Row(name, (*levels, NOT_MEASURED, NOT_MEASURED, NOT_MEASURED), (False,) * len(HEADINGS))
+    found = paired(scores["score"][:, None], reference["score"][:, None])
+    difference = f"{found.interval.mean:+.2f} ± {found.interval.half:.2f}".replace("-", "−")
+    p = NOT_MEASURED if found.p_orders is None else p_text(found.p_orders)
+    cells = (*levels, difference, p, f"{found.better} of {found.pairs}")
+    return Row(name, cells, (False,) * len(HEADINGS))
 
 
 def _folder(config: ConfigDict) -> str:
