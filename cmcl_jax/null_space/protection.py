@@ -40,7 +40,8 @@ def replace_projectors(opt_state: PyTree, projectors: PyTree) -> PyTree:
           `stack_biases` a layer is one leaf.
 
     Returns:
-        The same state with the same shapes and dtypes.
+        The same state with the same shapes and dtypes. It holds copies, so that it can be donated. Outside jit, what
+        the projectors give goes to the devices of the old, unless they were committed to devices of their own.
 
     Raises:
         ValueError: if there is no such state, or if a projector's shape or the trees do not fit.
@@ -51,7 +52,7 @@ def replace_projectors(opt_state: PyTree, projectors: PyTree) -> PyTree:
         if not isinstance(node, Protecting):
             return node
         found.append(node)
-        return node.with_projectors(projectors)
+        return jax.tree.map(_placed_like, node.with_projectors(projectors), node)
 
     replaced = jax.tree.map(replace, opt_state, is_leaf=is_protecting)
     if not found:
@@ -124,6 +125,13 @@ def _protected_parts(updates: PyTree, opt_state: PyTree) -> list[PyTree]:
         elif isinstance(node, Protecting):
             parts.append(node.protected_part(updates))
     return parts
+
+
+def _placed_like(new: Array, old: Array) -> Array:
+    """A sharded state stays sharded, and its update is not compiled again."""
+    if any(isinstance(array, jax.core.Tracer) or not isinstance(array, jax.Array) for array in (new, old)):
+        return new
+    return jax.device_put(new, old.sharding) if old.committed and not new.committed else new
 
 
 def _squares(tree: PyTree) -> list[Float[Array, ""]]:
