@@ -35,8 +35,11 @@ def empty_memory(width: int, dtype: jnp.dtype | type = jnp.float32) -> FeatureMe
 
 @jax.jit
 def update_memory(memory: FeatureMemory, features: Float[Array, "n d"], valid: Bool[Array, " n"]) -> FeatureMemory:
-    """The memory after also seeing the valid rows of `features`; updating in parts equals updating at once."""
-    rows = jnp.where(valid[:, None], features, 0)
+    """The memory after also seeing the valid rows of `features`; updating in parts equals updating at once.
+
+    It keeps its dtype, whatever that of the features is.
+    """
+    rows = jnp.where(valid[:, None], features, 0).astype(memory.moment.dtype)
     count = memory.rows + jnp.sum(valid, dtype=memory.rows.dtype)
     divisor = jnp.maximum(count, 1)
     moment = (memory.rows * memory.moment + jnp.matmul(rows.T, rows, precision=HIGHEST)) / divisor
@@ -92,8 +95,16 @@ def projectors_from(
     Returns:
         Projectors `(d_in, d_in)`, `(d_in + 1, d_in + 1)` if stacked, and `(d_out, d_out)`; of zeros where no row was
         seen.
+
+    Raises:
+        ValueError: without any memory of inputs, or of partners.
     """
-    seen = sum((memory.rows for memory in inputs), jnp.zeros(()))
+    if not (inputs and partners):
+        raise ValueError(
+            "projectors_from: inputs and partners must have one memory at least, whose widths say how large the "
+            "projectors are. For a head that met nothing yet, give empty_memory(width)."
+        )
+    seen = _total([memory.rows for memory in inputs])
     moments = [stacked_moment(memory) if stacked else memory.moment for memory in inputs]
     of_inputs = _pooled(moments, [memory.rows for memory in inputs])
     met_outputs = [memory.moment if head is None else output_moment(memory, head) for memory, head in partners]
@@ -103,8 +114,7 @@ def projectors_from(
     if one_sided:
         outputs = jnp.where(seen > 0, jnp.eye(of_outputs.shape[0], dtype=of_outputs.dtype), 0)
     else:
-        met = sum((memory.rows for memory, _ in partners), jnp.zeros(()))
-        outputs = projector(of_outputs, thresholds[1], rule, rows=met)
+        outputs = projector(of_outputs, thresholds[1], rule, rows=_total([memory.rows for memory, _ in partners]))
     return NullSpaceProjector(projector(of_inputs, thresholds[0], rule, rows=seen), outputs)
 
 
@@ -115,5 +125,9 @@ def _of_unit_trace(moment: Array) -> Array:
 
 def _pooled(moments: Sequence[Array], counts: Sequence[Array]) -> Array:
     """Mean over all rows of all pairs; pairs that were not met yet have no weight."""
-    total = jnp.maximum(sum(counts), 1)
-    return sum((moment * (count / total) for moment, count in zip(moments, counts, strict=True)), jnp.zeros(()))
+    total = jnp.maximum(_total(counts), 1)
+    return _total([moment * (count / total) for moment, count in zip(moments, counts, strict=True)])
+
+
+def _total(terms: Sequence[Array]) -> Array:
+    return sum(terms[1:], terms[0])  # a start of zeros would have a dtype of its own

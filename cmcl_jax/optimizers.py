@@ -6,11 +6,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Int
 
 from cmcl_jax.null_space import dual_null_space
 from cmcl_jax.null_space.layouts import DimensionNumbers, numbers_of_leaves
+from cmcl_jax.null_space.projectors import at_least_single
 from cmcl_jax.null_space.rotation import in_rotated_coordinates
 from cmcl_jax.null_space.stacking import stack_biases
 
@@ -45,6 +47,7 @@ def dns_adamw(
           projectors of `[x, 1]` (`stack_biases`); "free" not at all, as published: old alignments drift with them.
         dimension_numbers: which axes of a leaf are its matrix, see `dual_null_space`. They also say what a kernel is: a
           leaf of heads' biases, `(heads, dim)`, is not decayed. Leaves without any are decayed from two axes on.
+          `optax.inject_hyperparams` takes a function for a schedule, unless `static_args="dimension_numbers"` is given.
 
     Raises:
         ValueError: for another value of `project` or `biases`; for "stacked" with "exact", where kernel and bias would
@@ -92,12 +95,15 @@ def _check(argument: str, value: str | None, allowed: tuple[str | None, ...]) ->
 def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
     """Scales gradients by `min(1, max_norm / (norm + 1e-6))`, the rule of torch's `clip_grad_norm_`.
 
-    optax's own transform leaves out the 1e-6; the published method is reproduced to rounding only with it.
+    optax's own transform leaves out the 1e-6; the published method is reproduced to rounding only with it. Updates keep
+    their dtypes, whatever the others of the tree have.
     """
 
     def clip(updates: Any, params: Any = None) -> Any:
         del params
-        return optax.tree.scale(jnp.minimum(1.0, max_norm / (optax.tree.norm(updates) + 1e-6)), updates)
+        norm = optax.tree.norm(jax.tree.map(at_least_single, updates))  # in half precision, its squares overflow
+        factor = jnp.minimum(1.0, max_norm / (norm + 1e-6))
+        return jax.tree.map(lambda u: (factor * u).astype(jnp.result_type(u)), updates)
 
     return optax.stateless(clip)
 
@@ -115,7 +121,7 @@ class LinearDecayState(NamedTuple):
 
 
 def linear_decay() -> optax.GradientTransformation:
-    """Multiplies update `u` by `(T − u) / T`.
+    """Multiplies update `u` by `(T − u) / T`, and by 0 from update `T` on.
 
     `T` is a part of the state (set by `start_decay`) rather than of the program: steps of unequal length share one
     executable, which optax's schedules, with their Python numbers, cannot.
@@ -127,8 +133,13 @@ def linear_decay() -> optax.GradientTransformation:
 
     def update(updates: Any, state: LinearDecayState, params: Any = None) -> tuple[Any, LinearDecayState]:
         del params
-        left = state.total_updates - state.updates_done
-        scaled = jax.tree.map(lambda u: u * (left.astype(u.dtype) / state.total_updates.astype(u.dtype)), updates)
+        left = jnp.maximum(state.total_updates - state.updates_done, 0)
+
+        def scale(u: Array) -> Array:
+            dtype = at_least_single(u).dtype  # half precision does not count so far
+            return (u * (left.astype(dtype) / state.total_updates.astype(dtype))).astype(u.dtype)
+
+        scaled = jax.tree.map(scale, updates)
         return scaled, state._replace(updates_done=state.updates_done + 1)
 
     return optax.GradientTransformation(init, update)
@@ -141,4 +152,4 @@ def start_decay(opt_state: Any, total_updates: int | Int[Array, ""]) -> Any:
 
 def _kernels(params: Any, dimension_numbers: DimensionNumbers) -> Any:
     numbers = numbers_of_leaves(dimension_numbers, params)
-    return jax.tree.map(lambda leaf, n: leaf.ndim > 1 if n is None else bool(n.inputs), params, numbers)
+    return jax.tree.map(lambda leaf, n: np.ndim(leaf) > 1 if n is None else bool(n.inputs), params, numbers)

@@ -128,3 +128,22 @@ def test_rows_met_twice_lower_the_edge_of_noise_and_lose_no_direction(x64: None)
     assert round(float(np.trace(once))) == 2
     assert np.trace(twice) > np.trace(once) + 1
     np.testing.assert_allclose(once @ twice, once, atol=1e-9)
+
+
+@pytest.mark.parametrize("features", ["bfloat16", "float16", "float32", "float64"])
+@pytest.mark.parametrize("kept", ["float32", "float64"])
+def test_a_memory_and_its_projectors_keep_their_dtype_and_sum_in_it(kept: str, features: str, x64: None) -> None:
+    rows = jnp.asarray(np.random.default_rng(0).normal(size=(64, 5)), features)
+    memory = update_memory(empty_memory(5, kept), rows, jnp.ones(64, bool))
+    assert {leaf.dtype.name for leaf in memory} == {kept}
+    exact = np.asarray(rows, np.float64)
+    np.testing.assert_allclose(memory.moment, exact.T @ exact / 64, atol=1e-6)
+    head = {"kernel": jnp.ones((5, 3), kept), "bias": jnp.ones(3, kept)}
+    found = projectors_from([memory], [(memory, head)], (1e-3, 1e-3), rule="noise")
+    assert {side.dtype.name for side in found} == {kept}
+
+
+def test_projectors_of_no_memories_at_all_are_refused() -> None:
+    memory = empty_memory(2)
+    with pytest.raises(ValueError, match="one memory at least.*give empty_memory"):
+        projectors_from([memory], [], (0.1, 0.1))

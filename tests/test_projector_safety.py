@@ -73,3 +73,13 @@ def test_a_poisoned_projector_does_not_spoil_other_leaves() -> None:
     updates, _ = tx.update(params, replace_projectors(tx.init(params), {"a": bad, "b": None}))
     assert np.isnan(updates["a"]).all()
     np.testing.assert_array_equal(updates["b"], params["b"])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_moment_in_half_precision_gives_a_projector_in_float32(dtype: str) -> None:
+    moment = jnp.asarray(np.diag([2.0, 1.0, 0.0]), dtype)
+    found = projector(moment, 0.1)
+    assert found.dtype == jnp.float32
+    np.testing.assert_array_equal(found, np.diag([1.0, 1.0, 0.0]))
+    with pytest.raises(ValueError, match="2 of 9 entries that are NaN or infinite"):
+        projector(moment.at[0, 1].set(jnp.nan).at[1, 0].set(jnp.inf), 0.1)

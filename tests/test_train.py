@@ -11,7 +11,7 @@ import pytest
 from cmcl_jax.methods.base import active_heads
 from cmcl_jax.methods.dns import DualNullSpace
 from cmcl_jax.methods.vanilla import Vanilla
-from cmcl_jax.optimizers import clip_by_global_norm, linear_decay, start_decay
+from cmcl_jax.optimizers import clip_by_global_norm
 from cmcl_jax.stream import StepFeatures
 from cmcl_jax.train import _shuffled, init_memory, learn, train_heads
 from tests.streams import MODALITIES, ROWS, heads_of_one_seed, learn_all, tasks, training
@@ -126,16 +126,6 @@ def test_clipping_is_torchs_rule() -> None:
     np.testing.assert_allclose(large["w"], np.array([3.0, 4.0]) / (5 + 1e-6), rtol=1e-6)
     small, _ = tx.update({"w": jnp.array([0.3, 0.4])}, tx.init(None))
     np.testing.assert_array_equal(small["w"], jnp.array([0.3, 0.4]))
-
-
-def test_linear_decay_reaches_zero_after_the_last_update() -> None:
-    tx = linear_decay()
-    state = start_decay(tx.init(None), 4)
-    factors = []
-    for _ in range(5):
-        scaled, state = tx.update(jnp.ones(()), state)
-        factors.append(float(scaled))
-    assert factors == [1.0, 0.75, 0.5, 0.25, 0.0]
 
 
 def test_unknown_training_values_are_named() -> None:

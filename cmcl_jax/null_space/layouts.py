@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.serialization import register_serialization_state
 from jaxtyping import Array, Float, PyTree
 
@@ -62,7 +63,7 @@ def numbers_of_leaves(dimension_numbers: DimensionNumbers, params: PyTree) -> Py
                 f"dimension_numbers: the parameters are one vector of {params.size} numbers; optax.flatten hides "
                 "which of them are kernels and biases. Put dual_null_space() outside of flatten, after it in the chain."
             )
-        return jax.tree.map(lambda leaf: {1: BIAS, 2: DENSE}.get(leaf.ndim), params)
+        return jax.tree.map(lambda leaf: {1: BIAS, 2: DENSE}.get(np.ndim(leaf)), params)
     entries = _entries(dimension_numbers)
     if callable(dimension_numbers) and not any(map(_is_numbers, entries.values())):  # an Equinox module can be called
         entries = _entries(dimension_numbers(params))
@@ -106,7 +107,7 @@ def _entry(entries: dict[tuple[Any, ...], Any], path: tuple[Any, ...], leaf: Arr
         if _is_numbers(found) or (found is None and path[:length] in entries):
             return found
     raise ValueError(
-        f"dimension_numbers has no entry for the leaf {_name(path)} of shape {leaf.shape}. Give "
+        f"dimension_numbers has no entry for the leaf {_name(path)} of shape {np.shape(leaf)}. Give "
         "WeightDimensionNumbers(inputs, outputs), or None to leave it unprotected, at its path or at a path above it."
     )
 
@@ -114,11 +115,10 @@ def _entry(entries: dict[tuple[Any, ...], Any], path: tuple[Any, ...], leaf: Arr
 def _valid(numbers: WeightDimensionNumbers | None, path: tuple[Any, ...], leaf: Array) -> WeightDimensionNumbers | None:
     if numbers is None:
         return None
-    if problem := _problem(numbers, leaf.ndim):
-        raise ValueError(f"dimension_numbers: {numbers} of the leaf {_name(path)} of shape {leaf.shape}: {problem}")
-    return WeightDimensionNumbers(
-        *(tuple(axis % leaf.ndim for axis in axes) for axes in (numbers.inputs, numbers.outputs))
-    )
+    ndim = np.ndim(leaf)
+    if problem := _problem(numbers, ndim):
+        raise ValueError(f"dimension_numbers: {numbers} of the leaf {_name(path)} of shape {np.shape(leaf)}: {problem}")
+    return WeightDimensionNumbers(*(tuple(axis % ndim for axis in axes) for axes in (numbers.inputs, numbers.outputs)))
 
 
 def _problem(numbers: WeightDimensionNumbers, ndim: int) -> str | None:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
 from cmcl_jax.null_space.layouts import WeightDimensionNumbers, sizes
@@ -41,7 +42,7 @@ def projector(
     """Orthogonal projector onto the directions that a second moment marks as used.
 
     Args:
-        second_moment: `E[x x^T]`, symmetric and positive semidefinite.
+        second_moment: `E[x x^T]`, symmetric and positive semidefinite; Hermitian, `E[x̄ x^T]`, of complex rows `x`.
         threshold: which directions count, see `rule`. May be traced; it never changes a shape.
         rule: with singular values `s`, largest first: "absolute" keeps `s > threshold` (the paper's λ_min), "relative"
           keeps `s > threshold · s[0]`, "energy" keeps the fewest directions that hold the share `1 − threshold` of
@@ -51,7 +52,7 @@ def projector(
         rows: number of rows behind the moment, which "noise" needs and no other rule reads. May be traced.
 
     Returns:
-        `U_k U_k^T`, computed by `jnp.linalg.svd`.
+        `U_k U_k^T`, computed by `jnp.linalg.svd` in at least single precision.
 
     Raises:
         ValueError: for a rule that is not one of `THRESHOLD_RULES`, "noise" without rows, a moment that is not square,
@@ -67,10 +68,22 @@ def projector(
     if second_moment.ndim != 2 or second_moment.shape[0] != second_moment.shape[1]:
         raise ValueError(f"projector: second_moment must be square, (d, d), but its shape is {second_moment.shape}.")
     _check_finite(second_moment)
-    finite = jnp.all(jnp.isfinite(second_moment))
-    u, s, _ = jnp.linalg.svd(jnp.where(finite, second_moment, 0), hermitian=True)
+    moment = at_least_single(second_moment)
+    finite = jnp.all(jnp.isfinite(moment))
+    u, s, _ = jnp.linalg.svd(jnp.where(finite, moment, 0), hermitian=True)
     kept = jnp.where(directions_kept(s, threshold, rule, rows), u, 0)
-    return jnp.where(finite, jnp.matmul(kept, kept.T, precision=HIGHEST), jnp.nan)
+    return jnp.where(finite, jnp.matmul(kept, adjoint(kept), precision=HIGHEST), jnp.nan)
+
+
+def at_least_single(array: ArrayLike) -> Array:
+    """Half precision as float32, all else as it is."""
+    array = jnp.asarray(array)
+    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+
+
+def adjoint(matrices: Float[Array, "*batch m n"]) -> Float[Array, "*batch n m"]:
+    """The transpose, conjugated where matrices are complex."""
+    return matrices.mT.conj()
 
 
 def _check_finite(second_moment: Float[Array, "d d"]) -> None:
@@ -130,9 +143,10 @@ def _fit(new: NullSpaceProjector | None, old: NullSpaceProjector | None, name: s
 def _fit_side(side: str, new: Array | None, old: Array) -> Array:
     if new is None:
         new = jnp.eye(old.shape[-1], dtype=old.dtype)
+    # A copy, for one projector may serve many leaves and stays the caller's: a state that shares it cannot be donated.
     if new.shape == old.shape:
-        return new.astype(old.dtype)
+        return jnp.array(new, old.dtype, copy=True)
     if new.shape == old.shape[-2:]:
-        return jnp.broadcast_to(new, old.shape).astype(old.dtype)
+        return jnp.array(jnp.broadcast_to(new, old.shape), old.dtype, copy=True)
     for_all = f" or, for all of them, {old.shape[-2:]}" if old.ndim > 2 else ""
     raise ValueError(f"{side} has shape {new.shape} where the parameters need {old.shape}{for_all}")

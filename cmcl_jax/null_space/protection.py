@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,7 +12,8 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from cmcl_jax.null_space.layouts import WeightDimensionNumbers
-from cmcl_jax.null_space.stacking import StackedBiasesState, stack
+from cmcl_jax.null_space.projectors import at_least_single
+from cmcl_jax.null_space.stacking import StackedBiasesState, stack, unstack
 from cmcl_jax.null_space.variables import with_variables_of, without_variables
 
 
@@ -38,7 +40,8 @@ def replace_projectors(opt_state: PyTree, projectors: PyTree) -> PyTree:
           `stack_biases` a layer is one leaf.
 
     Returns:
-        The same state with the same shapes and dtypes.
+        The same state with the same shapes and dtypes. It holds copies, so that it can be donated. Outside jit, what
+        the projectors give goes to the devices of the old, unless they were committed to devices of their own.
 
     Raises:
         ValueError: if there is no such state, or if a projector's shape or the trees do not fit.
@@ -49,20 +52,19 @@ def replace_projectors(opt_state: PyTree, projectors: PyTree) -> PyTree:
         if not isinstance(node, Protecting):
             return node
         found.append(node)
-        return node.with_projectors(projectors)
+        return jax.tree.map(_placed_like, node.with_projectors(projectors), node)
 
     replaced = jax.tree.map(replace, opt_state, is_leaf=is_protecting)
     if not found:
-        raise ValueError(
-            f"replace_projectors: opt_state (a {type(opt_state).__name__}) holds no DualNullSpaceState and no "
-            "RotatedState. Put dual_null_space() into the chain whose init made this state, or wrap its optimizer in "
-            "in_rotated_coordinates()."
-        )
+        raise ValueError(f"replace_projectors: {_holds_none(opt_state)}")
     return replaced
 
 
 def protected_fraction(updates: PyTree, opt_state: PyTree) -> Float[Array, ""]:
     """Share of the updates' norm that lies in the protected space, from 0 (nothing protected moves) to 1.
+
+    Several states, as of a projection before and after Adam or of the parts of a `partition`, count leaf by leaf: of
+    those that protect a leaf the one that it moves most counts.
 
     Leaves without a projector count as free: with `protect_biases=False` it says nothing about what biases move, and
     under `masked` or `partition` nothing about the leaves that belong to other transforms. Which axes of a leaf are
@@ -70,19 +72,22 @@ def protected_fraction(updates: PyTree, opt_state: PyTree) -> Float[Array, ""]:
 
     Args:
         updates: what is about to be applied, the parameters' tree.
-        opt_state: an optimizer state with exactly one `DualNullSpaceState` or `RotatedState`, at any depth.
+        opt_state: an optimizer state with a `DualNullSpaceState` or `RotatedState` in it, at any depth.
+
+    Returns:
+        In at least single precision. 0 for updates of zeros, NaN for updates that are not finite.
 
     Raises:
-        ValueError: if the state holds none or several.
+        ValueError: if the state holds none.
     """
-    parts = _protected_parts(updates, opt_state)
-    if len(parts) != 1:
-        raise ValueError(
-            f"protected_fraction: opt_state must hold one DualNullSpaceState or RotatedState, but it holds "
-            f"{len(parts)}. Pass the part of it that does."
-        )
-    total = optax.tree.norm(updates)
-    return jnp.where(total > 0, optax.tree.norm(parts[0]) / jnp.where(total > 0, total, 1), 0)
+    total = sum(_squares(updates), jnp.zeros((), jnp.float32))
+    of_states = [_squares(part) for part in _protected_parts(updates, opt_state)]
+    if not of_states:
+        raise ValueError(f"protected_fraction: {_holds_none(opt_state)}")
+    protected = sum(
+        (functools.reduce(jnp.maximum, of_leaf) for of_leaf in zip(*of_states, strict=True)), jnp.zeros_like(total)
+    )
+    return jnp.where(total == 0, 0, jnp.sqrt(protected / jnp.where(total == 0, 1, total)))
 
 
 def is_protecting(node: PyTree) -> bool:
@@ -111,11 +116,33 @@ def map_entries(
 
 
 def _protected_parts(updates: PyTree, opt_state: PyTree) -> list[PyTree]:
+    """The protected part of the updates by each state, every one a tree like the updates."""
     parts = []
     is_leaf = lambda node: isinstance(node, Protecting | StackedBiasesState)  # noqa: E731
     for node in jax.tree.leaves(opt_state, is_leaf=is_leaf):
         if isinstance(node, StackedBiasesState):
-            parts += _protected_parts(stack(updates), node.inner_state)
+            parts += [unstack(part, updates) for part in _protected_parts(stack(updates), node.inner_state)]
         elif isinstance(node, Protecting):
             parts.append(node.protected_part(updates))
     return parts
+
+
+def _placed_like(new: Array, old: Array) -> Array:
+    """A sharded state stays sharded, and its update is not compiled again."""
+    if any(isinstance(array, jax.core.Tracer) or not isinstance(array, jax.Array) for array in (new, old)):
+        return new
+    return jax.device_put(new, old.sharding) if old.committed and not new.committed else new
+
+
+def _squares(tree: PyTree) -> list[Float[Array, ""]]:
+    """The squared norm of each leaf; in half precision it would under- and overflow."""
+    leaves = map(at_least_single, jax.tree.leaves(tree))
+    return [jnp.sum(jnp.real(leaf * leaf.conj())) for leaf in leaves]
+
+
+def _holds_none(opt_state: PyTree) -> str:
+    return (
+        f"opt_state (a {type(opt_state).__name__}) holds no DualNullSpaceState and no RotatedState. Put "
+        "dual_null_space() into the chain whose init made this state, or wrap its optimizer in "
+        "in_rotated_coordinates()."
+    )

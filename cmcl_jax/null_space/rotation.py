@@ -16,7 +16,14 @@ import optax
 from jaxtyping import Array, Bool, Float, PyTree
 
 from cmcl_jax.null_space.layouts import DimensionNumbers, WeightDimensionNumbers, as_matrices, numbers_of_leaves
-from cmcl_jax.null_space.projectors import HIGHEST, NullSpaceProjector, fit_projectors, is_entry, nothing_to_protect
+from cmcl_jax.null_space.projectors import (
+    HIGHEST,
+    NullSpaceProjector,
+    adjoint,
+    fit_projectors,
+    is_entry,
+    nothing_to_protect,
+)
 from cmcl_jax.null_space.protection import is_protecting, map_entries
 from cmcl_jax.null_space.variables import with_variables_of, without_variables
 
@@ -135,7 +142,7 @@ def in_rotated_coordinates(
     def update(
         updates: PyTree, state: RotatedState, params: PyTree | None = None, **extra_args: Any
     ) -> tuple[PyTree, RotatedState]:
-        rotate = lambda tree: map_entries(_rotated, state.coordinates, state.numbers, tree)  # noqa: E731
+        rotate = lambda tree: map_entries(_free, state.coordinates, state.numbers, tree)  # noqa: E731
         rotated_params = None if params is None else rotate(params)
         emitted, inner_state = inner.update(rotate(updates), state.inner_state, rotated_params, **extra_args)
         emitted = map_entries(_rotated_back, state.coordinates, state.numbers, emitted)
@@ -144,20 +151,24 @@ def in_rotated_coordinates(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
+def _free(c: Coordinates, numbers: WeightDimensionNumbers, leaf: Array) -> Array:
+    return _rotated(c, numbers, leaf, keep_protected=False).astype(leaf.dtype)
+
+
 def _rotated(
-    c: Coordinates, numbers: WeightDimensionNumbers, leaf: Array, *, keep_protected: bool = False
+    c: Coordinates, numbers: WeightDimensionNumbers, leaf: Array, *, keep_protected: bool
 ) -> Float[Array, ...]:
     matrices, undo = as_matrices(leaf, numbers)
     rotated = jnp.matmul(matrices, c.outputs.vectors, precision=HIGHEST)
     if c.inputs is not None:
-        rotated = jnp.matmul(c.inputs.vectors.mT, rotated, precision=HIGHEST)
-    return undo(jnp.where(_protected(c) == keep_protected, rotated, 0)).astype(leaf.dtype)
+        rotated = jnp.matmul(adjoint(c.inputs.vectors), rotated, precision=HIGHEST)
+    return undo(jnp.where(_protected(c) == keep_protected, rotated, 0))
 
 
 def _rotated_back(c: Coordinates, numbers: WeightDimensionNumbers, leaf: Array) -> Array:
     matrices, undo = as_matrices(leaf, numbers)
     masked = jnp.where(_protected(c), 0, matrices)
-    back = jnp.matmul(masked, c.outputs.vectors.mT, precision=HIGHEST)
+    back = jnp.matmul(masked, adjoint(c.outputs.vectors), precision=HIGHEST)
     if c.inputs is not None:
         back = jnp.matmul(c.inputs.vectors, back, precision=HIGHEST)
     return undo(back).astype(leaf.dtype)

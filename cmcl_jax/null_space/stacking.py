@@ -72,7 +72,7 @@ def stack_biases(inner: optax.GradientTransformation) -> optax.GradientTransform
     ) -> tuple[PyTree, StackedBiasesState]:
         stacked_params = None if params is None else stack(params)
         stacked, inner_state = inner.update(stack(updates), state.inner_state, stacked_params, **extra_args)
-        return _unstack(stacked, updates), StackedBiasesState(inner_state)
+        return unstack(stacked, updates), StackedBiasesState(inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -99,11 +99,17 @@ def _stack_layer(layer: PyTree) -> Float[Array, "*batch d_in_1 d_out"]:
     return jnp.concatenate([kernel, bias[..., None, :]], axis=-2)
 
 
-def _unstack(stacked: PyTree, like: PyTree) -> PyTree:
+def unstack(stacked: PyTree, like: PyTree) -> PyTree:
+    """Kernels and biases out of the leaves of `stack(like)`, in the dtypes of `like`."""
+
     def split(node: PyTree, new: Array) -> PyTree:
         if not _is_layer(node):
             return new
-        return jax.tree.map_with_path(lambda path, _: new[..., -1, :] if _is_bias(path) else new[..., :-1, :], node)
+
+        def part(path: tuple[Any, ...], old: Array) -> Array:
+            return (new[..., -1, :] if _is_bias(path) else new[..., :-1, :]).astype(old.dtype)
+
+        return jax.tree.map_with_path(part, node)
 
     return jax.tree.map(split, like, stacked, is_leaf=_is_layer)
 

@@ -83,7 +83,8 @@ def dual_null_space(
         dimension_numbers: which axes of each leaf are its matrix. `None`: 2-d leaves are kernels `(d_in, d_out)`, 1-d
           leaves are biases `(d_out,)`, all others pass unchanged. Otherwise a tree with `WeightDimensionNumbers` for
           each leaf of the parameters or for a whole subtree, or a function that makes such a tree from the parameters
-          that `init` is given. `None` in that tree: passes unchanged, and takes no memory.
+          that `init` is given. `None` in that tree: passes unchanged, and takes no memory, where a kernel takes
+          `d_in² + d_out²` entries; give it for embeddings.
 
     Returns:
         An `optax.GradientTransformationExtraArgs` whose state is a `DualNullSpaceState`. Its `init` raises `ValueError`

@@ -79,6 +79,21 @@ def sharded_by_the_compiler(tx: Any, mesh: Any, kernel: P, projectors: P) -> Any
     return update(after, state, x, y)[0]
 
 
+def check_refresh(name: str, tx: Any, mesh: Any) -> None:
+    """Projectors that are nowhere in particular leave a sharded state sharded as it was, and compile nothing again."""
+    spread = lambda tree: jax.tree.map(  # noqa: E731
+        lambda leaf: jax.device_put(leaf, NamedSharding(mesh, P("x", None) if leaf.shape == (D_IN, D_IN) else P())),
+        tree,
+    )
+    state, update, on_mesh = spread(tx.init(params)), jax.jit(tx.update), spread(params)
+    update(on_mesh, state, on_mesh)
+    refreshed = replace_projectors(state, protect)
+    assert jax.tree.map(lambda leaf: leaf.sharding, refreshed) == jax.tree.map(lambda leaf: leaf.sharding, state)
+    update(on_mesh, refreshed, on_mesh)
+    assert update._cache_size() == 1
+    print(f"{name} refresh")
+
+
 def check_explicit_types(tx: Any, mesh: Any, spec: P) -> None:
     """Of optax's own tests: the state has the same types from init, jitted or not, and from update."""
     with jax.set_mesh(mesh):
@@ -106,6 +121,7 @@ def main() -> int:
     }
     for strength, tx in chains.items():
         expected = on_one(tx)
+        check_refresh(strength, tx, mesh)
         check(f"{strength} shard_map", data_parallel_by_shard_map(tx, mesh), expected)
         check(f"{strength} pmap", data_parallel_by_pmap(tx), expected)
         for kernel, projectors in ((P("x"), P("x")), (P(None, "x"), P(None, "x")), (P("x"), P())):

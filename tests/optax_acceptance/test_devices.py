@@ -20,5 +20,5 @@ def test_eight_devices_do_what_one_does() -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     ran = done.stdout.splitlines()
     for strength in ("updates", "exact"):
-        assert sum(line.startswith(f"{strength} ") for line in ran) == 5
+        assert sum(line.startswith(f"{strength} ") for line in ran) == 6
     assert sum(line.startswith("explicit types ") for line in ran) == 3
