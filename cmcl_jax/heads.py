@@ -37,9 +37,8 @@ class HiddenHead(nn.Module):  # type: ignore[misc]
 
     @nn.compact  # type: ignore[untyped-decorator]
     def __call__(self, features: Float[Array, "n d_in"]) -> Float[Array, "n d_out"]:
-        mean_square = jnp.mean(features**2, axis=-1, keepdims=True)
-        scale = jnp.sqrt(jnp.where(mean_square > 0, mean_square, 1))
-        h = features / scale
+        scale = jnp.sqrt(jnp.mean(features**2, axis=-1, keepdims=True))
+        h = features / jnp.where(scale > 0, scale, 1)
         for i, width in enumerate(self.hidden):
             layer = nn.Dense(width, param_dtype=self.dtype, precision=jax.lax.Precision.HIGHEST, name=f"hidden_{i}")
             h = nn.gelu(layer(h))
