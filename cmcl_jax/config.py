@@ -61,6 +61,9 @@ def check_config(config: ConfigDict) -> None:
         value = operator.attrgetter(field)(config)
         if value is not None and (isinstance(value, bool) or value < 1):
             raise ConfigError(f"config.{field} must be at least 1, but it is {value!r}.")
+    hidden = config.head.hidden
+    if not all(isinstance(width, int) and not isinstance(width, bool) and width >= 1 for width in hidden):
+        raise ConfigError(f"config.head.hidden must be a tuple of widths of at least 1, but it is {hidden!r}.")
 
 
 def optional(kind: type) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,10 @@ class _Run:
     def _start(self) -> dict[str, Any]:
         """The state before the first step, measured zero-shot."""
         keys = jax.vmap(lambda key: jax.random.fold_in(key, 0))(self.keys)  # the steps fold in 1, 2, …
-        heads = jax.vmap(lambda key: init_heads(key, self.stream.widths, dtype=self.dtype))(keys)
+        init = functools.partial(
+            init_heads, widths=self.stream.widths, dtype=self.dtype, hidden=self.config.head.hidden
+        )
+        heads = jax.vmap(init)(keys)
         return {"heads": heads, "memory": self.learner.start(heads), "matrices": self._measure(heads, {}, 0)}
 
     def _learn(self, state: dict[str, Any], step: Step) -> tuple[dict[str, Any], Float[np.ndarray, "seeds epochs"]]:

@@ -35,6 +35,7 @@ from cmcl_jax.null_space import NullSpaceProjector
 from cmcl_jax.stream import Step, Stream
 from cmcl_jax.workdir import Workdir, read_json
 from feature_cache.atomic import write_atomically
+from feature_cache.errors import UserError
 
 NAME = "stability.json"
 RATES = (1.0, 0.1, 0.01)  # of a step's whole change
@@ -60,8 +61,19 @@ class Protection(NamedTuple):
 
 
 def record_for(folder: Workdir, stream: Stream, learner: Learner, config: ConfigDict) -> StabilityRecord | None:
-    """The record of a run; None if it is not asked for, or if tasks have no step of their own, as in joint training."""
-    return StabilityRecord(folder, stream, config) if config.evaluation.stability and learner.stepwise else None
+    """The record of a run; None if it is not asked for, or if tasks have no step of their own, as in joint training.
+
+    Raises:
+        UserError: if it is asked for and heads have hidden layers: what is recorded is computed from linear ones.
+    """
+    if not (config.evaluation.stability and learner.stepwise):
+        return None
+    if config.head.hidden:
+        raise UserError(
+            f"config.evaluation.stability = True needs linear heads, but config.head.hidden is {config.head.hidden}. "
+            "Leave one of the two at its default."
+        )
+    return StabilityRecord(folder, stream, config)
 
 
 class StabilityRecord:

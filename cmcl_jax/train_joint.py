@@ -45,7 +45,7 @@ class AllAtOnce:
 
     def start(self, heads: Heads) -> PyTree:
         memory = init_memory(self.method, heads, self.stream.pairs)
-        seeds = len(next(iter(heads.values()))["bias"])
+        seeds = len(jax.tree.leaves(heads)[0])
         return start_decay(memory, jnp.full(seeds, self.method.training.epochs * sum(self._batches)))
 
     def learn(

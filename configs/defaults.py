@@ -20,6 +20,9 @@ def default_config() -> ConfigDict:
                 "order_seed": optional(int),  # draws another order of the steps; None: as listed
                 "row_limit": optional(int),  # train on no more than so many rows a step, for a quick look
             },
+            "head": {
+                "hidden": (),  # widths of each head's hidden layers; (): linear heads
+            },
             "training": {
                 "epochs": 5,
                 "batch_size": 64,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cmcl_jax import init_heads
-from cmcl_jax.heads import Heads
+from cmcl_jax.heads import Head, Heads
 from cmcl_jax.methods.base import Method, Training
 from cmcl_jax.stream import Step, StepFeatures
 from cmcl_jax.train import init_memory, learn
@@ -47,9 +47,9 @@ def tasks(*steps: tuple[str, ...], rank: int = RANK, noise: float = 0.0) -> list
     return [(s, StepFeatures({role: features() for role in s.roles}, jnp.asarray(ROWS, jnp.int32))) for s in made]
 
 
-def heads_of_one_seed(seed: int = 0) -> Heads:
-    """Float64 heads with a leading axis of one seed, moved off the identity so that nothing is special about them."""
-    heads = init_heads(jax.random.key(seed), dict.fromkeys(MODALITIES, WIDTH), dtype=jnp.float64)
+def heads_of_one_seed(seed: int = 0, hidden: tuple[int, ...] = ()) -> Heads:
+    """Float64 heads with a leading axis of one seed, moved off their start so that nothing is special about them."""
+    heads = init_heads(jax.random.key(seed), dict.fromkeys(MODALITIES, WIDTH), dtype=jnp.float64, hidden=hidden)
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda leaf: (leaf + 0.1 * rng.normal(size=leaf.shape))[None], heads)
 
@@ -68,12 +68,29 @@ def learn_all(method: Method, stream: Sequence[Task], heads: Heads) -> list[tupl
 def alignment(heads: Heads, task: Task, roles: str = "ab") -> np.ndarray:
     """All scores `Z_a Z_b^T` of a step's training rows in two of its roles, in numpy."""
     step, features = task
-    z = [
-        np.asarray(features.by_role[role])[:ROWS] @ np.asarray(heads[step.roles[role]]["kernel"])[0]
-        + np.asarray(heads[step.roles[role]]["bias"])[0]
-        for role in roles
-    ]
-    return z[0] @ z[1].T
+    one_seed = jax.tree.map(lambda leaf: np.asarray(leaf)[0], heads)
+    z_a, z_b = (outputs_of(one_seed[step.roles[role]], np.asarray(features.by_role[role])[:ROWS]) for role in roles)
+    return z_a @ z_b.T
+
+
+def outputs_of(head: Head, rows: np.ndarray) -> np.ndarray:
+    """Outputs of a head, linear or with hidden layers, in numpy."""
+    last = entering_layers(head, rows)["output"]
+    layer = head.get("output", head)
+    return last @ np.asarray(layer["kernel"]) + np.asarray(layer["bias"])
+
+
+def entering_layers(head: Head, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """What enters each layer of a head, in numpy; of a linear head, the rows."""
+    if "output" not in head:
+        return {"output": rows}
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    entered, h = {}, rows / length * np.sqrt(rows.shape[1])
+    for i in range(len(head) - 1):
+        entered[f"hidden_{i}"] = h
+        u = h @ np.asarray(head[f"hidden_{i}"]["kernel"]) + np.asarray(head[f"hidden_{i}"]["bias"])
+        h = u / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (u + 0.044715 * u**3)))  # arXiv 1606.08415
+    return {**entered, "output": np.concatenate([rows, h * length / np.sqrt(h.shape[1])], axis=1)}
 
 
 def drift(before: Heads, after: Heads, task: Task, roles: str = "ab") -> float:

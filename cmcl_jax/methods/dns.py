@@ -15,7 +15,7 @@ from jaxtyping import Array, Int, PyTree
 from cmcl_jax.heads import Heads
 from cmcl_jax.memory import projectors_from
 from cmcl_jax.methods.base import Training
-from cmcl_jax.methods.dns_partners import PARTNERS, Rows
+from cmcl_jax.methods.dns_partners import PARTNERS, Rows, Seen
 from cmcl_jax.methods.vanilla import Vanilla
 from cmcl_jax.null_space import NullSpaceProjector, replace_projectors
 from cmcl_jax.null_space.ranks import THRESHOLD_RULES
@@ -28,6 +28,7 @@ MODES = {
     "ours": "cmcl_jax.methods.dns:DualNullSpace",
     "released": "cmcl_jax.methods.dns_released:ReleasedDualNullSpace",
 }
+WITH_HIDDEN_LAYERS = "cmcl_jax.methods.dns_hidden:HiddenDualNullSpace"
 
 # Below 1 the noise rule would protect noise too; a threshold meant for another rule is noticed so.
 THRESHOLD_RANGES = {"absolute": (0, math.inf), "noise": (1, math.inf)}
@@ -63,8 +64,8 @@ class ProjectedVanilla(Vanilla, abc.ABC):
         return replace_projectors(super().before_step(memory, heads, step, rows), projectors)
 
     @abc.abstractmethod
-    def projectors(self, memory: PyTree, heads: Heads, modality: str) -> NullSpaceProjector:
-        """What the head of a modality must not move."""
+    def projectors(self, memory: PyTree, heads: Heads, modality: str) -> PyTree:
+        """What the head of a modality must not move: a `NullSpaceProjector`, or one for each of its layers."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class DualNullSpace(ProjectedVanilla):
     def init(self, heads: Heads, pairs: Sequence[tuple[str, str]]) -> PyTree:
         return PARTNERS[self.partners].init(heads, pairs)
 
-    def projectors(self, memory: PyTree, heads: Heads, modality: str) -> NullSpaceProjector:
+    def projectors(self, memory: PyTree, heads: Heads, modality: str) -> PyTree:
         found: NullSpaceProjector = projectors_from(
             *PARTNERS[self.partners].met(memory, heads, modality),
             (self.input_threshold, self.output_threshold),
@@ -123,6 +124,10 @@ class DualNullSpace(ProjectedVanilla):
         seen = {modality: [Rows(features.by_role[role], features.valid)] for role, modality in step.roles.items()}
         if features.class_texts is not None:
             seen["text"].append(Rows(features.class_texts, jnp.ones(len(features.class_texts), bool)))
+        return self.remember(memory, heads, seen)
+
+    def remember(self, memory: PyTree, heads: Heads, seen: Seen) -> PyTree:
+        """The memory after also seeing the rows of a step."""
         return PARTNERS[self.partners].remember(memory, heads, seen)
 
 
@@ -130,6 +135,13 @@ def from_config(config: Any, training: Training) -> ProjectedVanilla:
     """DNS in the mode and with the settings of `config.dns`; fields that are None take the mode's default."""
     given = {name: value for name, value in config.dns.items() if name != "mode" and value is not None}
     build = resolve(MODES, "value of config.dns.mode", config.dns.mode)
+    if config.head.hidden:
+        if config.dns.mode != "ours":
+            raise UserError(
+                f"config.head.hidden = {config.head.hidden} does not go with config.dns.mode = {config.dns.mode!r}, "
+                "whose heads are linear. Use the mode ours, or leave config.head.hidden at ()."
+            )
+        build = resolve({"ours": WITH_HIDDEN_LAYERS}, "value of config.dns.mode", config.dns.mode)
     unknown = set(given) - set(build.__dataclass_fields__)
     if unknown:
         raise UserError(
