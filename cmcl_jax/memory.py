@@ -34,8 +34,25 @@ def empty_memory(width: int, dtype: jnp.dtype | type = jnp.float32) -> FeatureMe
 
 
 @jax.jit
-def update_memory(memory: FeatureMemory, features: Float[Array, "n d"], valid: Bool[Array, " n"]) -> FeatureMemory:
-    """The memory after also seeing the valid rows of `features`; updating in parts equals updating at once."""
+def update_memory(
+    memory: FeatureMemory, features: Float[Array, "n d"], valid: Bool[Array, " n"] | None = None
+) -> FeatureMemory:
+    """The memory after also seeing the valid rows of `features`; updating in parts equals updating at once.
+
+    Args:
+        memory: of the rows before, of width `d`.
+        features: new rows, `(n, d)`.
+        valid: which of them count. `None`: all.
+
+    Raises:
+        ValueError: for features of another width than the memory's.
+    """
+    if features.ndim != 2 or features.shape[1:] != memory.mean.shape:
+        raise ValueError(
+            f"update_memory: features has shape {features.shape}, but the memory is of rows of width "
+            f"{memory.mean.shape[0]}. Give (n, {memory.mean.shape[0]}), or start with empty_memory of your width."
+        )
+    valid = jnp.ones(features.shape[0], bool) if valid is None else valid
     rows = jnp.where(valid[:, None], features, 0)
     count = memory.rows + jnp.sum(valid, dtype=memory.rows.dtype)
     divisor = jnp.maximum(count, 1)

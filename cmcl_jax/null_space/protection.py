@@ -41,7 +41,8 @@ def replace_projectors(opt_state: PyTree, projectors: PyTree) -> PyTree:
         The same state with the same shapes and dtypes.
 
     Raises:
-        ValueError: if there is no such state, or if a projector's shape or the trees do not fit.
+        ValueError: if there is no such state, if a projector's shape or the trees do not fit, or if a projector is
+          given for what is never projected, such as a convolution without dimension numbers.
     """
     found = []
 
@@ -79,7 +80,8 @@ def protected_fraction(updates: PyTree, opt_state: PyTree) -> Float[Array, ""]:
     if len(parts) != 1:
         raise ValueError(
             f"protected_fraction: opt_state must hold one DualNullSpaceState or RotatedState, but it holds "
-            f"{len(parts)}. Pass the part of it that does."
+            f"{len(parts)}. "
+            + ("Pass the part of it that holds one." if parts else "Put dual_null_space() into the chain.")
         )
     total = optax.tree.norm(updates)
     return jnp.where(total > 0, optax.tree.norm(parts[0]) / jnp.where(total > 0, total, 1), 0)
