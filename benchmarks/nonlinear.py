@@ -13,6 +13,7 @@ the first-order promise is for fewer directions than the layer is wide: `tests/t
 """
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -150,7 +151,9 @@ def measure(rows: int, rates: Sequence[float] = LEARNING_RATES) -> dict[str, tup
 
     memories, before, batches = remember(heads, old), scores(heads["text"]), draw(1280)
     found = {}
-    for name, protection in track(PROTECTIONS.items(), "learning", console=Console(stderr=True), transient=True):
+    for name, protection in track(
+        PROTECTIONS.items(), "learning", console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
+    ):
         projectors = free
         if protection is not None:
             thresholds = (INPUT_THRESHOLD, protection.output_threshold)

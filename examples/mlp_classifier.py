@@ -204,7 +204,9 @@ def compare(scenario: str, setting: Setting, seeds: int) -> dict[str, Float[np.n
     """The accuracies of every method, for as many seeds."""
     stream = tasks(scenario)
     parts = program(stream, setting.hidden)
-    methods = track(METHODS.items(), "learning", console=Console(stderr=True), transient=True)
+    methods = track(
+        METHODS.items(), "learning", console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
+    )
     return {name: run(method, stream, parts, setting, seeds) for name, method in methods}
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -73,6 +73,12 @@ def train_step(optimizer: Any, params: PyTree, opt_state: PyTree, batch: Split) 
     return optax.apply_updates(params, updates), opt_state
 
 
+def progress(epochs: Iterable[int]) -> Iterable[int]:
+    """With a bar on a terminal."""
+    console = Console(stderr=True)
+    return track(epochs, "learning", console=console, transient=True, disable=not console.is_terminal)
+
+
 def train(tasks: Sequence[Task], protect: bool, epochs: int = EPOCHS, seed: int = 0) -> Float[np.ndarray, "t tasks"]:
     """Trains on one task after the other; accuracy in percent on every task's test images after each."""
     optimizer = optax.adam(LEARNING_RATE)
@@ -82,7 +88,7 @@ def train(tasks: Sequence[Task], protect: bool, epochs: int = EPOCHS, seed: int 
     opt_state, rng, history = optimizer.init(params), np.random.default_rng(seed), []
     moment = jnp.zeros((WIDTH, WIDTH))
     for task in tasks:
-        for _ in track(range(epochs), "learning", console=Console(stderr=True), transient=True):
+        for _ in progress(range(epochs)):
             batches = len(task.train.labels) // BATCH
             for rows in rng.permutation(len(task.train.labels))[: batches * BATCH].reshape(batches, BATCH):
                 batch = Split(*(leaf[rows] for leaf in task.train))

@@ -129,7 +129,7 @@ def train(tasks: Sequence[Task], protect: bool, epochs: int = EPOCHS, seed: int 
     memory = {side: empty_memory(WIDTH) for side in ("media", "text")}
     rng, history = np.random.default_rng(seed), [[r10(params, task.test) for task in tasks]]
     learning = "learning with DNS" if protect else "learning without"
-    for task in track(tasks, learning, console=Console(stderr=True), transient=True):
+    for task in track(tasks, learning, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()):
         batches = len(task.train.media) // BATCH
         tx = make_optimizer(epochs * batches, protect)
         state = tx.init(params)

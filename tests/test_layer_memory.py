@@ -60,7 +60,7 @@ def test_inputs_and_directions_of_an_mlp_are_those_derived_by_hand() -> None:
     x, partners = normal(1, 4, 6), normal(2, 2, 3)
     mlp = nn.Sequential([nn.Dense(5, param_dtype=x.dtype), nn.tanh, nn.Dense(3, param_dtype=x.dtype)])
     variables = initialised(mlp, x)
-    rows = capture(mlp, variables, x, partners)
+    rows = capture_layers(mlp, variables, x, scores=partners)
     first, last = (jax.tree.map(np.asarray, variables["params"][f"layers_{i}"]) for i in (0, 2))
     hidden = np.tanh(np.asarray(x) @ first["kernel"] + first["bias"])
     np.testing.assert_array_equal(rows["layers_0"].inputs, x)

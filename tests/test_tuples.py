@@ -106,6 +106,7 @@ def test_fewer_than_two_modalities_have_no_loss() -> None:
         all_pairs_info_nce({"a": jnp.ones((2, 2))}, jnp.ones(2, bool))
 
 
+@pytest.mark.slow
 def test_one_executable_serves_all_steps_of_as_many_modalities() -> None:
     stream = [
         (step, features._replace(rows=jnp.asarray(rows, jnp.int32)))
@@ -159,6 +160,7 @@ def as_if_remembered(memory: dict, heads: Heads, task: Task) -> Heads:
     return with_heads(heads, active, step)
 
 
+@pytest.mark.slow
 def test_a_tuple_that_is_trained_again_drifts_with_the_square_of_the_learning_rate() -> None:
     stream = tasks((A, B, C), (A, B, C))
     first_step = learn_all(DNS, stream[:1], heads_of_one_seed())[1]
