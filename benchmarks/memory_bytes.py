@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import jax
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -70,25 +71,31 @@ def bytes_of(tree: Any) -> int:
 def report(console: Console, seeds: Sequence[int] = (1, 10)) -> None:
     """Prints the table."""
     streams = {"paper": paper_stream(), "pocket": pocket_stream()}
-    table = Table("", title="MB between steps")
+    table = Table("", title="MB between steps", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     columns = []
     for name, (widths, pairs) in streams.items():
         for count in seeds:
             table.add_column(f"{name}, {count} seed{'s' if count > 1 else ''}", justify="right")
             columns.append((heads_of(widths, count), pairs))
     for variant in VARIANTS:
-        sizes = [bytes_of(memory_of(variant, heads, pairs)) for heads, pairs in columns]
-        table.add_row(variant, *(f"{size / 1e6:,.1f}" for size in sizes))
+        held = [bytes_of(memory_of(variant, heads, pairs)) for heads, pairs in columns]
+        table.add_row(variant, *(f"{size / 1e6:,.1f}" for size in held))
     table.add_row("the heads", *(f"{bytes_of(heads) / 1e6:,.1f}" for heads, _ in columns))
     console.print(table)
     for name, (widths, pairs) in streams.items():
-        console.print(f"{name}: {len(widths)} modalities of width {sorted(set(widths.values()))}, {len(pairs)} pairs")
+        sizes = ", ".join(map(str, sorted(set(widths.values()))))
+        console.print(f"{name}: {len(widths)} modalities of width {sizes}, {len(pairs)} pairs")
 
 
 def main() -> None:
     """The command line."""
-    argparse.ArgumentParser("python -m benchmarks.memory_bytes", description=__doc__, allow_abbrev=False).parse_args()
-    report(Console(width=100))
+    argparse.ArgumentParser(
+        "python -m benchmarks.memory_bytes",
+        description=__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args()
+    report(Console())
 
 
 if __name__ == "__main__":

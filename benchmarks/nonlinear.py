@@ -13,6 +13,7 @@ the first-order promise is for fewer directions than the layer is wide: `tests/t
 """
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +24,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PyTree
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
 
 from cmcl_jax.layer_memory import (
     capture_layers,
@@ -146,7 +151,9 @@ def measure(rows: int, rates: Sequence[float] = LEARNING_RATES) -> dict[str, tup
 
     memories, before, batches = remember(heads, old), scores(heads["text"]), draw(1280)
     found = {}
-    for name, protection in PROTECTIONS.items():
+    for name, protection in track(
+        PROTECTIONS.items(), "learning", console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
+    ):
         projectors = free
         if protection is not None:
             thresholds = (INPUT_THRESHOLD, protection.output_threshold)
@@ -160,14 +167,22 @@ def measure(rows: int, rates: Sequence[float] = LEARNING_RATES) -> dict[str, tup
     return found
 
 
-def table(found: dict[str, tuple[str, list[Measured]]], rates: Sequence[float] = LEARNING_RATES) -> str:
-    """Markdown, one row a protection."""
-    lines = [["protection", "free inputs → outputs", *(f"drift (loss), lr {rate:g}" for rate in rates)]]
-    lines.append(["---", "---", *("---:" for _ in rates)])
-    lines += [
-        [name, free, *(f"{m.drift:.1e} ({m.loss:.2f})" for m in measured)] for name, (free, measured) in found.items()
-    ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def table(found: dict[str, tuple[str, list[Measured]]], rates: Sequence[float] = LEARNING_RATES) -> Table:
+    """Drift and loss, a row for each protection."""
+    made = Table("protection", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title="Drift of old scores (loss of the new)")
+    for rate in rates:
+        made.add_column(f"rate {rate:g}", justify="right")
+    for name, (_, measured) in found.items():
+        made.add_row(name, *(f"{m.drift:.1e} ({m.loss:.2f})" for m in measured))
+    return made
+
+
+def free_table(found: dict[str, tuple[str, list[Measured]]]) -> Table:
+    """The free of all input and output directions under each protection."""
+    made = Table("protection", "inputs → outputs, layer by layer", box=SIMPLE_HEAD, title="Free directions")
+    for name, (free, _) in found.items():
+        made.add_row(name, free)
+    return made
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -176,7 +191,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, default=100, help="remembered rows of the first step; default: 100")
     flags = parser.parse_args(arguments)
     with jax.enable_x64(True):
-        print(table(measure(flags.rows)))
+        found = measure(flags.rows)
+    console = Console()
+    console.print(table(found))
+    console.print(free_table(found))
 
 
 if __name__ == "__main__":

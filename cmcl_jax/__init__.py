@@ -1,7 +1,7 @@
 """Continual multimodal contrastive learning in JAX, with dual-sided null-space projection as an optax transform."""
 
 from cmcl_jax.heads import init_heads
-from cmcl_jax.layer_memory import capture_layers, layer_projectors
+from cmcl_jax.layer_memory import capture_layers, empty_layer_memories, layer_projectors, update_layer_memories
 from cmcl_jax.losses import info_nce
 from cmcl_jax.memory import FeatureMemory, empty_memory, output_moment, projectors_from, update_memory
 from cmcl_jax.null_space import (
@@ -36,6 +36,7 @@ __all__ = [
     "capture_layers",
     "dns_adamw",
     "dual_null_space",
+    "empty_layer_memories",
     "empty_memory",
     "in_rotated_coordinates",
     "info_nce",
@@ -48,5 +49,6 @@ __all__ = [
     "protected_fraction",
     "replace_projectors",
     "stack_biases",
+    "update_layer_memories",
     "update_memory",
 ]

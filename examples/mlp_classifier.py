@@ -8,8 +8,8 @@ them. No picture is kept.
 Two-sided protection is a promise to first order in what the weights move by: it holds on to less the longer a task
 trains (`--epochs=20`). One-sided protection holds to all orders, and uses the layers up: later tasks find no room.
 
-    python examples/mlp_classifier.py
-    python examples/mlp_classifier.py --scenario=class --seeds=5
+    python -m examples.mlp_classifier    # needs scikit-learn
+    python -m examples.mlp_classifier --scenario=class --seeds=5
 """
 
 import argparse
@@ -25,6 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+from rich.console import Console
+from rich.progress import track
 from sklearn.datasets import load_digits
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file from a clone that is not installed
@@ -202,7 +204,10 @@ def compare(scenario: str, setting: Setting, seeds: int) -> dict[str, Float[np.n
     """The accuracies of every method, for as many seeds."""
     stream = tasks(scenario)
     parts = program(stream, setting.hidden)
-    return {name: run(method, stream, parts, setting, seeds) for name, method in METHODS.items()}
+    methods = track(
+        METHODS.items(), "learning", console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
+    )
+    return {name: run(method, stream, parts, setting, seeds) for name, method in methods}
 
 
 def table(matrices: Mapping[str, Float[np.ndarray, "seeds tasks+1 tasks"]]) -> str:
@@ -224,12 +229,13 @@ def _mean_std(values: Float[np.ndarray, " seeds"]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compares the methods and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scenario", choices=SCENARIOS, default="domain", help="default: domain")
-    parser.add_argument("--seeds", type=int, default=3, help="default: 3")
-    parser.add_argument("--epochs", type=int, default=Setting.epochs, help=f"per task; default: {Setting.epochs}")
-    parser.add_argument("--energy", type=float, default=Setting.energy, help=f"unprotected; default: {Setting.energy}")
+    add = parser.add_argument
+    add("--scenario", choices=SCENARIOS, default="domain", help="what is asked of it (%(default)s)")
+    add("--seeds", type=int, default=3, help="first weights and orders of the batches (%(default)s)")
+    add("--epochs", type=int, default=Setting.epochs, help="passes over each task (%(default)s)")
+    add("--energy", type=float, default=Setting.energy, help="share of a side of a layer left free (%(default)s)")
     flags = parser.parse_args(arguments)
-    print(f"{SCENARIOS[flags.scenario]}. Accuracy in % after the last task, {flags.seeds} seeds:\n")
+    print(f"{SCENARIOS[flags.scenario]}.\nAccuracy in % after the last task, {flags.seeds} seeds:\n")
     print(table(compare(flags.scenario, Setting(epochs=flags.epochs, energy=flags.energy), flags.seeds)))
 
 

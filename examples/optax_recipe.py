@@ -4,14 +4,14 @@ Softmax regression on fixed random features of scikit-learn's handwritten digits
 0 to 4, then on 5 to 9. The optimizer of the usual recipe is `optax.adam(…)`; the line marked (1) puts the projection
 behind it. The three lines marked (2), between the tasks, say what it protects. All else is what it was.
 
-    python -m examples.optax_recipe
+    python -m examples.optax_recipe    # needs scikit-learn
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,6 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PyTree
+from rich.console import Console
+from rich.progress import track
 from sklearn.datasets import load_digits
 
 from cmcl_jax import NullSpaceProjector, dual_null_space, projector, replace_projectors
@@ -71,6 +73,12 @@ def train_step(optimizer: Any, params: PyTree, opt_state: PyTree, batch: Split) 
     return optax.apply_updates(params, updates), opt_state
 
 
+def progress(epochs: Iterable[int]) -> Iterable[int]:
+    """With a bar on a terminal."""
+    console = Console(stderr=True)
+    return track(epochs, "learning", console=console, transient=True, disable=not console.is_terminal)
+
+
 def train(tasks: Sequence[Task], protect: bool, epochs: int = EPOCHS, seed: int = 0) -> Float[np.ndarray, "t tasks"]:
     """Trains on one task after the other; accuracy in percent on every task's test images after each."""
     optimizer = optax.adam(LEARNING_RATE)
@@ -80,7 +88,7 @@ def train(tasks: Sequence[Task], protect: bool, epochs: int = EPOCHS, seed: int 
     opt_state, rng, history = optimizer.init(params), np.random.default_rng(seed), []
     moment = jnp.zeros((WIDTH, WIDTH))
     for task in tasks:
-        for _ in range(epochs):
+        for _ in progress(range(epochs)):
             batches = len(task.train.labels) // BATCH
             for rows in rng.permutation(len(task.train.labels))[: batches * BATCH].reshape(batches, BATCH):
                 batch = Split(*(leaf[rows] for leaf in task.train))

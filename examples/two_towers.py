@@ -28,6 +28,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, PyTree
+from rich.console import Console
+from rich.progress import track
 
 from cmcl_jax import dual_null_space, empty_memory, projectors_from, replace_projectors, update_memory
 from cmcl_jax.metrics.retrieval import recall_at
@@ -126,7 +128,8 @@ def train(tasks: Sequence[Task], protect: bool, epochs: int = EPOCHS, seed: int 
     params = MODEL.init(jax.random.key(seed), *tasks[0].train[:2])["params"]
     memory = {side: empty_memory(WIDTH) for side in ("media", "text")}
     rng, history = np.random.default_rng(seed), [[r10(params, task.test) for task in tasks]]
-    for task in tasks:
+    learning = "learning with DNS" if protect else "learning without"
+    for task in track(tasks, learning, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()):
         batches = len(task.train.media) // BATCH
         tx = make_optimizer(epochs * batches, protect)
         state = tx.init(params)
@@ -136,7 +139,7 @@ def train(tasks: Sequence[Task], protect: bool, epochs: int = EPOCHS, seed: int 
             for rows in rng.permutation(len(task.train.media))[: batches * BATCH].reshape(batches, BATCH):
                 params, state = train_step(tx, params, state, task.train.media[rows], task.train.text[rows])
         for side, features in (("media", task.train.media), ("text", task.train.text)):
-            memory[side] = update_memory(memory[side], features, jnp.ones(len(features), bool))
+            memory[side] = update_memory(memory[side], features)
         history.append([r10(params, task.test) for task in tasks])
     return np.array(history)
 
@@ -156,8 +159,8 @@ def forgotten(history: Float[np.ndarray, "t tasks"]) -> float:
 def table(name: str, tasks: Sequence[Task], history: Float[np.ndarray, "t tasks"]) -> str:
     """R@10 of every task, a line per task that was learned."""
     rows = ["before", *(f"after {task.name}" for task in tasks)]
-    lines = [f"{name:<24}" + "".join(f"{task.name:>20}" for task in tasks)]
-    lines += [f"{row:<24}" + "".join(f"{r:>20.1f}" for r in scores) for row, scores in zip(rows, history, strict=True)]
+    lines = [f"{name:<24}" + "".join(f"{task.name:>18}" for task in tasks)]
+    lines += [f"{row:<24}" + "".join(f"{r:>18.1f}" for r in scores) for row, scores in zip(rows, history, strict=True)]
     return "\n".join([*lines, f"forgotten: {forgotten(history):.1f} points of R@10\n"])
 
 

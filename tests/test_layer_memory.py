@@ -42,7 +42,7 @@ def normal(seed: int, *shape: int) -> Array:
 
 def initialised(module: nn.Module, *inputs: Array) -> Any:
     """Variables with no bias or scale at its special initial value."""
-    variables = module.init(jax.random.key(0), *inputs)
+    variables = jax.jit(module.init)(jax.random.key(0), *inputs)
     return jax.tree.map(lambda leaf: leaf + 0.1 * normal(leaf.size, *leaf.shape), variables)
 
 
@@ -52,7 +52,7 @@ def remembered(rows: PyTree) -> PyTree:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def capture(module: nn.Module, variables: PyTree, x: Array, scores: Array) -> PyTree:
+def capture(module: nn.Module, variables: PyTree, x: Array, scores: Array | None) -> PyTree:
     return capture_layers(module, variables, x, scores=scores)
 
 
@@ -106,15 +106,14 @@ def test_factors_of_the_partner_moment_stand_for_any_number_of_partners() -> Non
 def test_scores_may_be_a_function_of_the_output() -> None:
     x, partners = normal(1, 4, 6), normal(2, 2, 3)
     variables = initialised(Mlp(), x)
-    directions = lambda scores: jax.jit(  # noqa: E731
-        lambda: capture_layers(Mlp(), variables, x, scores=scores)["Dense_0"].directions
-    )()
+    rows = lambda scores: jax.jit(lambda: capture_layers(Mlp(), variables, x, scores=scores))()  # noqa: E731
+    directions = lambda scores: rows(scores)["Dense_0"].directions  # noqa: E731
     np.testing.assert_allclose(directions(lambda z: z @ partners.T), directions(partners), atol=1e-14)
     np.testing.assert_allclose(directions(lambda z: (z @ partners.T)[:, 1]), directions(partners[1:]), atol=1e-14)
     unit = lambda z: z / jnp.linalg.norm(z, axis=-1, keepdims=True)  # noqa: E731
-    cosines = directions(lambda z: unit(z) @ partners.T)
+    of_cosines = rows(lambda z: unit(z) @ partners.T)
+    cosines, last = of_cosines["Dense_0"].directions, np.asarray(of_cosines["Dense_1"].directions)
     outputs = np.asarray(Mlp().apply(variables, x))
-    last = np.asarray(capture_layers(Mlp(), variables, x, scores=lambda z: unit(z) @ partners.T)["Dense_1"].directions)
     np.testing.assert_allclose(np.einsum("kio,io->ki", last, outputs), 0, atol=1e-14)  # cosines know no length
     assert np.abs(cosines).max() > 1e-3
 
@@ -146,7 +145,7 @@ def test_attention_and_tokens_are_captured_in_the_layout_of_the_kernels() -> Non
     x = normal(1, 2, 4, 6)
     attention = nn.MultiHeadDotProductAttention(num_heads=3, qkv_features=6, param_dtype=x.dtype)
     variables = initialised(attention, x)
-    rows = capture_layers(attention, variables, x, scores=lambda z: z.sum(1))
+    rows = jax.jit(lambda: capture_layers(attention, variables, x, scores=lambda z: z.sum(1)))()
     assert {name: tuple(side.shape for side in layer) for name, layer in rows.items()} == {
         "query": ((8, 6), (6, 8, 6)),
         "key": ((8, 6), (6, 8, 6)),
@@ -156,7 +155,8 @@ def test_attention_and_tokens_are_captured_in_the_layout_of_the_kernels() -> Non
     change = normal(3, 3, 2, 6)
     moved = {**variables["params"], "out": {**variables["params"]["out"]}}
     moved["out"]["kernel"] = moved["out"]["kernel"] + change  # the output is linear in its last kernel
-    difference = (attention.apply({"params": moved}, x) - attention.apply(variables, x)).sum(1)
+    apply = jax.jit(attention.apply)
+    difference = (apply({"params": moved}, x) - apply(variables, x)).sum(1)
     out = rows["out"]
     expected = np.einsum("rd,de,kre->kr", out.inputs, change.reshape(6, 6), out.directions).reshape(6, 2, 4).sum(2)
     np.testing.assert_allclose(difference, expected.T, atol=1e-12)
@@ -175,7 +175,7 @@ def test_a_layer_that_is_called_twice_has_the_rows_of_both_calls() -> None:
 
     x = normal(1, 4, 3)
     variables = initialised(Twice(), x)
-    layer = capture_layers(Twice(), variables, x, scores=jnp.eye(3))["Dense_0"]
+    layer = capture(Twice(), variables, x, jnp.eye(3))["Dense_0"]
     change = normal(2, 3, 3)
     apply = lambda eps: Twice().apply(  # noqa: E731
         {"params": {"Dense_0": {**variables["params"]["Dense_0"], "kernel": kernel + eps * change}}}, x
@@ -187,7 +187,7 @@ def test_a_layer_that_is_called_twice_has_the_rows_of_both_calls() -> None:
 
 def test_layers_without_scores_are_protected_one_sided_and_unseen_ones_not_at_all() -> None:
     x = normal(1, 4, 6)
-    rows = capture_layers(Mlp(), initialised(Mlp(), x), x)
+    rows = capture(Mlp(), initialised(Mlp(), x), x, None)
     assert rows["Dense_0"].directions.shape == (0, 4, 5)
     found = layer_projectors(remembered(rows), (1e-10, 1e-10))
     np.testing.assert_array_equal(found["Dense_0"].outputs, np.eye(5))
@@ -200,7 +200,7 @@ def test_layers_without_scores_are_protected_one_sided_and_unseen_ones_not_at_al
 
 def test_stacked_input_projectors_are_onto_the_rows_with_a_one() -> None:
     x = normal(1, 4, 6)
-    memories = remembered(capture_layers(Mlp(), initialised(Mlp(), x), x))
+    memories = remembered(capture(Mlp(), initialised(Mlp(), x), x, None))
     rows = np.concatenate([x, np.ones((4, 1))], axis=1)
     expected = np.linalg.pinv(rows) @ rows
     np.testing.assert_allclose(

@@ -182,12 +182,24 @@ def test_a_leaf_of_none_has_no_state_and_passes_bit_for_bit() -> None:
     numbers = {"embed": None, "head": WeightDimensionNumbers((1,), (0,))}
     tx = dual_null_space(dimension_numbers=numbers)
     p = NullSpaceProjector(jnp.eye(4), jnp.eye(6))
-    state = replace_projectors(tx.init(params), {"embed": NullSpaceProjector(jnp.eye(7), jnp.eye(4)), "head": p})
+    state = replace_projectors(tx.init(params), {"embed": None, "head": p})
     assert state.projectors["embed"] == {"table": None, "scale": None}
     assert [leaf.shape for leaf in jax.tree.leaves(state)] == [(4, 4), (6, 6)]
     updates, _ = tx.update(params, state)
     jax.tree.map(np.testing.assert_array_equal, updates["embed"], params["embed"])
     np.testing.assert_array_equal(updates["head"]["weight"], 0)
+
+
+def test_a_projector_for_what_is_never_projected_is_refused_rather_than_ignored() -> None:
+    params = {"conv": jnp.ones((3, 3, 2, 4)), "head": {"kernel": jnp.ones((4, 2)), "bias": jnp.ones(2)}}
+    state = dual_null_space().init(params)
+    p = NullSpaceProjector(jnp.eye(4), jnp.eye(2))
+    with pytest.raises(ValueError, match=r"\['conv'\] has a NullSpaceProjector, but no dimension numbers"):
+        replace_projectors(state, {"conv": NullSpaceProjector(jnp.eye(18), jnp.eye(4)), "head": None})
+    free = dual_null_space(protect_biases=False).init(params)
+    with pytest.raises(ValueError, match=r"\['head'\]\['bias'\] has a NullSpaceProjector.* or protect_biases=False"):
+        replace_projectors(free, {"conv": None, "head": {"kernel": p, "bias": p}})
+    replace_projectors(free, {"conv": None, "head": p})  # of a layer, that some leaf takes it is enough
 
 
 def test_without_dimension_numbers_leaves_of_three_axes_have_no_state() -> None:

@@ -81,6 +81,7 @@ def drift(protection: str | None, learning_rate: float) -> tuple[float, float]:
     return float(moved), float(loss(params, new) - loss(after, new))
 
 
+@pytest.mark.slow
 def test_two_sided_drift_falls_with_the_square_of_the_learning_rate() -> None:
     rates = (4e-4, 2e-4, 1e-4)
     drifts, learned = zip(*(drift("two-sided", rate) for rate in rates), strict=True)

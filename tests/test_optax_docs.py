@@ -25,12 +25,14 @@ def test_its_code_runs(block: str) -> None:
     exec(compile(block, "docs/optax.md", "exec"), {"__name__": "page"})
 
 
-def test_it_has_its_four_blocks_and_three_commands() -> None:
+def test_it_has_its_four_blocks_and_five_commands() -> None:
     assert len(BLOCKS) == 4
     assert COMMANDS == [
         ["pip", "install", "."],
         ["python", "-m", "examples.optax_recipe"],
         ["python", "-m", "examples.two_towers"],
+        ["python", "-m", "examples.mlp_classifier"],
+        ["python", "-m", "examples.finetune_minilm"],
     ]
 
 

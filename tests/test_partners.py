@@ -69,8 +69,9 @@ def test_only_todays_heads_keep_an_old_alignment_while_the_partner_trains_on(par
     assert trained > 1e-3, "or there was nothing to keep"
 
 
-@pytest.mark.parametrize(("project", "biases"), [("exact", "leafwise"), ("updates", "stacked"), ("updates", "free")])
+@pytest.mark.parametrize(("project", "biases"), [("updates", "stacked"), ("updates", "free")])
 def test_every_form_that_protects_biases_keeps_old_alignments(project: str, biases: str) -> None:
+    """Leafwise: the test before; exact: tests/test_strengths.py."""
     stream = tasks(*PAIRS)
     method = dataclasses.replace(DNS, project=project, biases=biases)
     history = [heads for heads, _ in learn_all(method, stream, heads_of_one_seed())]
@@ -207,7 +208,7 @@ def test_a_checkpoint_gives_the_memory_back_bit_by_bit(partners: str, tmp_path: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("partners", "class_texts"), [("pooled", False), ("stale", True)])
+@pytest.mark.parametrize(("partners", "class_texts"), [("stale", True)])
 def test_a_run_that_dies_goes_on_to_the_same_results(
     partners: str, class_texts: bool, tiny_config: ConfigDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

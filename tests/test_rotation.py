@@ -156,6 +156,7 @@ def test_new_projectors_compile_nothing_and_keep_shapes_and_dtypes() -> None:
     assert update._cache_size() == refresh._cache_size() == 1
 
 
+@pytest.mark.slow
 def test_stacked_layers_in_any_layout_are_what_a_loop_over_them_gives(x64: None) -> None:
     rng = np.random.default_rng(0)
     draw = lambda *shape: jnp.asarray(rng.normal(size=shape))  # noqa: E731

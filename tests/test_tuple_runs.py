@@ -1,6 +1,8 @@
 """Runs of streams with steps of three modalities: their test tasks, results, reports, and configs that are wrong."""
 
+import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from cmcl_jax.stream import StreamError
 from feature_cache import open_cache
 from feature_cache.errors import UnknownNameError
 from tests.tiny_caches import WIDTHS, write_tiny_caches
+from tests.tiny_config import get_config
 
 ROOMS = ("rooms", ("depth", "vision", "text"), ("accuracy", "recall"))
 STEPS = (
@@ -34,6 +37,19 @@ TASKS = [
     ("rooms text–depth", 3, ["recall"]),
     ("notes text–audio", 4, ["recall"]),
 ]
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_caches: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, dict]]:
+    """The folder and summary of an undisturbed run by a method; each is run once."""
+
+    @functools.cache
+    def of(method: str) -> tuple[Path, dict]:
+        config, folder = get_config(), tmp_path_factory.mktemp(method)
+        config.cache_dir, config.stream.steps, config.method = str(tiny_caches), STEPS, method
+        return folder, run(config, folder)
+
+    return of
 
 
 @pytest.fixture
@@ -91,10 +107,9 @@ def test_what_a_tuple_gets_wrong_is_named(tiny_caches: Path, step: tuple, error:
 
 @pytest.mark.parametrize("method", ["dns", "joint"])
 def test_a_run_measures_every_pair_and_counts_it_as_learned_in_its_step(
-    method: str, config: ConfigDict, tmp_path: Path
+    method: str, finished: Callable[[str], tuple[Path, dict]]
 ) -> None:
-    config.method = method
-    summary = run(config, tmp_path)
+    tmp_path, summary = finished(method)
     content = json.loads((tmp_path / "tasks.json").read_text())
     assert content["steps"][1] == "2 rooms vision–text–depth"
     assert [(task["name"], task["step"], task["metrics"]) for task in content["tasks"]] == TASKS
@@ -130,10 +145,14 @@ def test_the_zero_shot_scores_and_chance_levels_of_a_tuples_tasks_are_those_of_i
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["dns", "joint"])
 def test_a_run_with_tuples_that_dies_ends_with_the_bits_of_an_undisturbed_one(
-    method: str, config: ConfigDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: str,
+    finished: Callable[[str], tuple[Path, dict]],
+    config: ConfigDict,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config.method = method
-    whole = run(config, tmp_path / "whole")
+    undisturbed, whole = finished(method)
     save = Checkpoints.save
 
     def dying(self: Checkpoints, steps_done: int, state: object) -> None:
@@ -145,8 +164,8 @@ def test_a_run_with_tuples_that_dies_ends_with_the_bits_of_an_undisturbed_one(
         patched.setattr(Checkpoints, "save", dying)
         run(config, tmp_path / "broken")
     assert run(config, tmp_path / "broken") == whole
-    for file in (tmp_path / "whole").rglob("*.npy"):
-        assert file.read_bytes() == (tmp_path / "broken" / file.relative_to(tmp_path / "whole")).read_bytes()
+    for file in undisturbed.rglob("*.npy"):
+        assert file.read_bytes() == (tmp_path / "broken" / file.relative_to(undisturbed)).read_bytes()
 
 
 @pytest.mark.slow

@@ -38,7 +38,7 @@ def mean_over_pairs(z: list[np.ndarray], temperature: float, direction: str) -> 
     return float(np.mean(losses))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
     modalities=st.integers(2, 5),
@@ -67,7 +67,7 @@ def test_a_step_trains_on_the_mean_over_all_pairs_of_its_head_outputs() -> None:
         ]
         return mean_over_pairs(z, 3.0, "symmetric")
 
-    loss, gradients = method.gradient({}, active, batch)
+    loss, gradients = jax.jit(lambda: method.gradient({}, active, batch))()
     np.testing.assert_allclose(loss, by_hand(active), atol=1e-12)
     for role in "abc":
         direction = np.random.default_rng(1).normal(size=(12, 12))
@@ -93,7 +93,7 @@ class OnePair(Vanilla):
 
 @pytest.mark.parametrize("direction", ["symmetric", "a_to_b"])
 def test_a_tuple_of_two_is_the_pair_bit_for_bit(direction: str) -> None:
-    stream = tasks((A, B), (B, C))
+    stream = tasks((A, B))
     as_tuple, as_pair = (
         learn_all(method(training(direction=direction)), stream, heads_of_one_seed())[-1][0]
         for method in (Vanilla, OnePair)
@@ -106,6 +106,7 @@ def test_fewer_than_two_modalities_have_no_loss() -> None:
         all_pairs_info_nce({"a": jnp.ones((2, 2))}, jnp.ones(2, bool))
 
 
+@pytest.mark.slow
 def test_one_executable_serves_all_steps_of_as_many_modalities() -> None:
     stream = [
         (step, features._replace(rows=jnp.asarray(rows, jnp.int32)))
@@ -120,8 +121,11 @@ def moved(before: Heads, after: Heads, modality: str) -> float:
     return float(np.abs(np.asarray(after[modality]["kernel"] - before[modality]["kernel"])).max())
 
 
-@pytest.mark.parametrize("partners", ["fresh", "pooled"])
-@pytest.mark.parametrize("stream", [((A, B, C), (A, D)), ((A, B, C), (B, C, D), (A, D))], ids=["abc ad", "abc bcd ad"])
+@pytest.mark.parametrize(
+    ("stream", "partners"),
+    [(((A, B, C), (A, D)), "fresh"), (((A, B, C), (B, C, D), (A, D)), "pooled")],
+    ids=["abc ad, fresh", "abc bcd ad, pooled"],
+)
 def test_all_old_alignments_of_a_head_stay_when_it_alone_of_its_tuple_trains(
     stream: tuple[tuple[str, ...], ...], partners: str
 ) -> None:
@@ -156,6 +160,7 @@ def as_if_remembered(memory: dict, heads: Heads, task: Task) -> Heads:
     return with_heads(heads, active, step)
 
 
+@pytest.mark.slow
 def test_a_tuple_that_is_trained_again_drifts_with_the_square_of_the_learning_rate() -> None:
     stream = tasks((A, B, C), (A, B, C))
     first_step = learn_all(DNS, stream[:1], heads_of_one_seed())[1]

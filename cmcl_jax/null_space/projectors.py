@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -115,18 +115,25 @@ def is_entry(node: PyTree) -> bool:
 
 def fit_projectors(projectors: PyTree, like: PyTree) -> PyTree:
     """One projector per leaf, from projectors of leaves or of subtrees, in the shapes and dtypes of `like`."""
-    projectors = in_mapping_of(like, projectors)
     try:
-        return jax.tree.map_with_path(
-            lambda top, new, olds: jax.tree.map_with_path(
-                lambda path, old: _fit(new, old, jax.tree_util.keystr(top + path)), olds, is_leaf=is_entry
-            ),
-            in_mapping_of(like, projectors),
-            like,
-            is_leaf=is_entry,
-        )
+        return jax.tree.map_with_path(_fit_subtree, in_mapping_of(like, projectors), like, is_leaf=is_entry)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"replace_projectors: the projectors do not fit the optimizer state: {error}") from error
+        raise ValueError(
+            f"replace_projectors: the projectors do not fit the optimizer state: {error}. Give a tree like the "
+            "parameters, with a NullSpaceProjector or None for each leaf or whole layer; without dimension_numbers, "
+            "only kernels (in, out) and biases (out,) can be protected."
+        ) from error
+
+
+def _fit_subtree(top: tuple[Any, ...], new: NullSpaceProjector | None, olds: PyTree) -> PyTree:
+    entries = jax.tree.leaves(olds, is_leaf=is_entry)
+    if new is not None and entries and all(old is None for old in entries):
+        raise ValueError(
+            f"{jax.tree_util.keystr(top)} has a NullSpaceProjector, but no dimension numbers by which it could be "
+            "projected, or protect_biases=False"
+        )
+    name = lambda path: jax.tree_util.keystr(top + path)  # noqa: E731
+    return jax.tree.map_with_path(lambda path, old: _fit(new, old, name(path)), olds, is_leaf=is_entry)
 
 
 def _fit(new: NullSpaceProjector | None, old: NullSpaceProjector | None, name: str) -> NullSpaceProjector | None:

@@ -44,7 +44,8 @@ def replace_projectors(opt_state: PyTree, projectors: PyTree) -> PyTree:
         the projectors give goes to the devices of the old, unless they were committed to devices of their own.
 
     Raises:
-        ValueError: if there is no such state, or if a projector's shape or the trees do not fit.
+        ValueError: if there is no such state, if a projector's shape or the trees do not fit, or if a projector is
+          given for what is never projected, such as a convolution without dimension numbers.
     """
     found = []
 

@@ -37,7 +37,8 @@ def step(tx: Any, params: Any, state: Any, x: jax.Array, y: jax.Array, axis: str
 
 def on_one(tx: Any) -> Any:
     state = replace_projectors(tx.init(params), protect)
-    after, _ = step(tx, *step(tx, params, state, x, y), x, y)
+    update = jax.jit(partial(step, tx))
+    after, _ = update(*update(params, state, x, y), x, y)
     return after
 
 

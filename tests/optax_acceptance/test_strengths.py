@@ -1,5 +1,6 @@
 """What every way of protecting a head has to do, in the manner of optax's own tests of what is contributed to it."""
 
+import functools
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,13 @@ def strength(request: pytest.FixtureRequest) -> Strength:
     return STRENGTHS[request.param]
 
 
+@functools.cache
+def shared(strength: Strength) -> tuple[Any, Any]:
+    """Its optimizer at a rate of 1e-2 and that one's compiled update, the same for all tests."""
+    tx = strength.make(1e-2)
+    return tx, jax.jit(tx.update)
+
+
 def protected(strength: Strength, tx: Any, params: Any, seed: int = 0) -> Any:
     """A fresh state of an optimizer that has something to protect."""
     dtype = jnp.promote_types(params["head"]["kernel"].dtype, jnp.float32)
@@ -40,9 +48,8 @@ def assert_close(a: Any, b: Any, atol: float = 1e-6) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_no_update_moves_old_alignments_nor_do_all_of_them_together(strength: Strength, dtype: str, x64: None) -> None:
-    tx, start = strength.make(1e-2), tree(0, dtype)
+    (tx, update), start = shared(strength), tree(0, dtype)
     params, state = start, protected(strength, tx, start)
-    update = jax.jit(tx.update)
     for step in range(5):
         updates, state = update(tree(step + 1, dtype), state, params)
         assert_nothing_protected_moves(updates, TOLERANCE[dtype])
@@ -83,9 +90,9 @@ def test_new_projectors_do_not_compile_anything_again(strength: Strength) -> Non
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
 def test_it_keeps_the_dtypes_of_updates_and_state(strength: Strength, dtype: str, x64: None) -> None:
-    tx, params = strength.make(1e-2), tree(0, dtype)
+    (tx, update), params = shared(strength), tree(0, dtype)
     state = protected(strength, tx, params)
-    updates, after = jax.jit(tx.update)(tree(1, dtype), state, params)
+    updates, after = update(tree(1, dtype), state, params)
     assert {leaf.dtype for leaf in jax.tree.leaves(updates)} == {jnp.dtype(dtype)}
     assert types(after) == types(state)
 
@@ -119,11 +126,11 @@ def test_it_can_be_wrapped_in_inject_hyperparams(strength: Strength) -> None:
 
 
 def test_many_small_steps_are_one_large_one_under_multisteps(strength: Strength) -> None:
-    tx = strength.make(1e-2)
+    tx, plain_update = shared(strength)
     steps = optax.MultiSteps(tx, 4)
     params, gradients = tree(0), [tree(seed) for seed in range(1, 5)]
     mean = jax.tree.map(lambda *leaves: sum(leaves) / 4, *gradients)
-    at_once, _ = tx.update(mean, protected(strength, tx, params), params)
+    at_once, _ = plain_update(mean, protected(strength, tx, params), params)
     state = protected(strength, steps, params)
     update = jax.jit(steps.update)
     for gradient in gradients:
@@ -133,8 +140,8 @@ def test_many_small_steps_are_one_large_one_under_multisteps(strength: Strength)
 
 
 def test_maps_over_its_state_find_the_parameters_and_change_nothing_else(strength: Strength) -> None:
-    tx, params = strength.make(1e-2), tree(0)
-    _, state = tx.update(tree(1), protected(strength, tx, params), params)
+    (tx, update), params = shared(strength), tree(0)
+    _, state = update(tree(1), protected(strength, tx, params), params)
     same = optax.tree_utils.tree_map_params(tx, lambda leaf: leaf, state)
     assert types(same) == types(state)
     jax.tree.map(np.testing.assert_array_equal, same, state)
@@ -209,6 +216,7 @@ def test_one_differentiates_through_an_update(strength: Strength, x64: None) -> 
     tx, params, gradients = strength.make(1e-2), tree(0, jnp.float64), tree(1, jnp.float64)
     state = protected(strength, tx, params)
 
+    @jax.jit
     def loss_after(params: Any, gradients: Any) -> jax.Array:
         updates, _ = tx.update(gradients, state, params)
         return sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves(optax.apply_updates(params, updates)))
@@ -224,14 +232,14 @@ def test_one_differentiates_through_an_update(strength: Strength, x64: None) -> 
 
 
 def test_a_checkpoint_brings_it_back_bit_for_bit(strength: Strength, tmp_path: Path) -> None:
-    tx, params = strength.make(1e-2), tree(0)
-    _, state = tx.update(tree(1), protected(strength, tx, params), params)
+    (tx, update), params = shared(strength), tree(0)
+    _, state = update(tree(1), protected(strength, tx, params), params)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(tmp_path / "state", state)
         checkpointer.wait_until_finished()
         restored = checkpointer.restore(tmp_path / "state", jax.eval_shape(tx.init, params))
     assert types(restored) == types(state)
     jax.tree.map(np.testing.assert_array_equal, restored, state)
-    again, _ = tx.update(tree(2), restored, params)
-    jax.tree.map(np.testing.assert_array_equal, again, tx.update(tree(2), state, params)[0])
+    again, _ = update(tree(2), restored, params)
+    jax.tree.map(np.testing.assert_array_equal, again, update(tree(2), state, params)[0])
     assert_nothing_protected_moves(again)
