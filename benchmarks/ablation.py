@@ -77,7 +77,8 @@ def search(ablation: Ablation) -> tuple[list[Stage], Variants]:
         ablation.train(stage, variants)
         ranked = sorted(variants, key=ablation.mean_score, reverse=True)
         stages.append(Stage(f"Stage {stage}", [*BASELINES, *ranked], ranked[0]))
-        finalists[ranked[0]] = variants[ranked[0]]
+        if variants[ranked[0]] not in finalists.values():
+            finalists[ranked[0]] = variants[ranked[0]]
         if stage != "released":  # the reference is compared, but nothing is built on it
             best = variants[ranked[0]]
     return stages, finalists

@@ -75,4 +75,11 @@ STAGES: Mapping[str, Callable[[Settings], Variants]] = {
     "memories": memories,
 }
 BASELINES: Variants = {"vanilla": {"method": "vanilla"}, "joint": {"method": "joint"}}
-START: Settings = {"mode": "ours", "project": "updates", "biases": "leafwise", "partners": "fresh"}
+START: Settings = {
+    "mode": "ours",
+    "project": "updates",
+    "biases": "leafwise",
+    "partners": "fresh",
+    "one_sided": False,
+    "class_texts": False,
+}

@@ -28,7 +28,7 @@ def dns_adamw(
     eps: float = 1e-8,
     weight_decay: float = 1e-3,
     clip_norm: float | None = 1.0,
-    project: str | None = "updates",
+    project: str | None = "exact",
     biases: str = "leafwise",
     dimension_numbers: DimensionNumbers = None,
 ) -> optax.GradientTransformationExtraArgs:

@@ -71,7 +71,7 @@ def test_only_todays_heads_keep_an_old_alignment_while_the_partner_trains_on(par
 
 @pytest.mark.parametrize(("project", "biases"), [("updates", "stacked"), ("updates", "free")])
 def test_every_form_that_protects_biases_keeps_old_alignments(project: str, biases: str) -> None:
-    """Leafwise: the test before; exact: tests/test_strengths.py."""
+    """Leafwise: the test before; exact: tests/null_space/test_strengths.py."""
     stream = tasks(*PAIRS)
     method = dataclasses.replace(DNS, project=project, biases=biases)
     history = [heads for heads, _ in learn_all(method, stream, heads_of_one_seed())]
