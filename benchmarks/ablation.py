@@ -22,12 +22,14 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 from rich.console import Console
 
+from benchmarks.ablation_figure import stages_figure
 from benchmarks.ablation_variants import BASELINES, STAGES, START, Settings, Variants, ranks
 from cmcl_jax.config import load_config
 from cmcl_jax.continual import run
 from cmcl_jax.open_stream import distinct_orders
 from cmcl_jax.progress import RunsProgress
 from cmcl_jax.report.comparison_tables import p_text
+from cmcl_jax.report.figures import png
 from cmcl_jax.report.statistics import paired
 from cmcl_jax.report.tables import NOT_MEASURED, Row, Table
 from feature_cache.atomic import write_atomically
@@ -55,9 +57,12 @@ def main() -> None:
     for stage in stages:
         Console().print(table(ablation.scores, stage).rich())
     found = {"stages": [stage._asdict() for stage in stages], "scores": as_lists(ablation.scores)}
-    path = flags.workdir / ("test.json" if flags.confirm else "validation.json")
-    write_atomically(path, json.dumps(found, indent=1).encode())
-    Console().print(f"Written: {path}", highlight=False, soft_wrap=True)
+    path = flags.workdir / ("test" if flags.confirm else "validation")
+    write_atomically(path.with_suffix(".json"), json.dumps(found, indent=1).encode())
+    drawn = {name: of_variant["score"] for name, of_variant in ablation.scores.items()}
+    figure = stages_figure(drawn, [(stage.title, stage.variants) for stage in stages])
+    write_atomically(path.with_suffix(".png"), png(figure))
+    Console().print(f"Written: {path}.json, {path}.png", highlight=False, soft_wrap=True)
 
 
 class Stage(NamedTuple):

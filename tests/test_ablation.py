@@ -1,5 +1,6 @@
 """`benchmarks.ablation`: stages build on the best of the stage before, orders are paired, equal settings run once."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from benchmarks.ablation_variants import STAGES, START, Settings, Variants, prom
 from cmcl_jax.config import load_config
 from cmcl_jax.methods import method_from_config
 from cmcl_jax.report.runs import load_run
+
+ROOT = Path(__file__).parent.parent
 
 
 def two_thresholds(best: Settings) -> Variants:
@@ -84,3 +87,29 @@ def score(folder: Path) -> float:
 def no_run_but_the_finished(config: Any, folder: Path, progress: Any) -> Any:
     del config, progress
     return load_run(folder).summary
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_the_documents_tables_are_those_of_the_numbers_beside_it(split: str) -> None:
+    found = json.loads((ROOT / f"docs/ablation/{split}.json").read_text())
+    scores = {
+        name: {key: np.array(values, float) for key, values in of_variant.items()}
+        for name, of_variant in found["scores"].items()
+    }
+    page = (ROOT / "docs/ablation.md").read_text()
+    assert found["stages"]
+    for stage in found["stages"]:
+        assert ablation.table(scores, ablation.Stage(**stage)).markdown() in page
+
+
+def test_the_default_is_the_finalist_that_won() -> None:
+    found = json.loads((ROOT / "docs/ablation/validation.json").read_text())
+    best: Settings = START
+    for variants_of in list(STAGES.values())[1:]:  # the first is the reference's arithmetic
+        names = variants_of(best)
+        best = names[max(names, key=lambda name: np.mean(found["scores"][name]["score"]))]
+    config = load_config("configs/pocket.py")
+    config.method = "dns"
+    default = method_from_config(config)
+    config.dns.update(best)
+    assert method_from_config(config) == default
