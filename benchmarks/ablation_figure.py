@@ -38,7 +38,8 @@ def stages_figure(
 
 
 def _draw(axes: Axes, scores: Mapping[str, Float[np.ndarray, " orders"]], variants: Sequence[str]) -> None:
-    for baseline, dashes in BASELINE_STYLES.items():
+    for baseline in [name for name in BASELINE_STYLES if name in scores]:
+        dashes = BASELINE_STYLES[baseline]
         axes.axvline(float(scores[baseline].mean()), color=FAINT, ls=dashes, lw=1.4, label=baseline)
     found = [interval(scores[variant][:, None]) for variant in variants]
     places = np.arange(len(variants))

@@ -8,6 +8,8 @@ from ml_collections import ConfigDict
 from tests.tiny_caches import write_tiny_caches
 from tests.tiny_config import get_config
 
+jax.config.update("jax_disable_most_optimizations", True)  # programs of tests are compiled more often than they run
+
 
 @pytest.fixture(scope="session")
 def tiny_caches(tmp_path_factory: pytest.TempPathFactory) -> Path:

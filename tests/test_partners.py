@@ -234,7 +234,7 @@ def test_what_is_remembered_is_chosen_by_the_config() -> None:
     def method_of(*settings: str) -> Method:
         return method_from_config(load_config("configs/pocket.py", ["method=dns", *settings]))
 
-    chosen = method_of("dns.partners=pooled", "dns.class_texts=True", "dns.biases=stacked")
+    chosen = method_of("dns.partners=pooled", "dns.class_texts=True", "dns.biases=stacked", "dns.project=updates")
     assert isinstance(chosen, DualNullSpace)
     assert (chosen.partners, chosen.class_texts, chosen.biases) == ("pooled", True, "stacked")
     assert method_of("dns.project=exact").project == "exact"

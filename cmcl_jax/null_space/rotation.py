@@ -88,6 +88,10 @@ def in_rotated_coordinates(
     clipping and factored moments are those of the free part. Optimizers that scale elements are another
     optimizer in other coordinates, so the path differs from that of the projected one, with the same promise.
 
+    Within what is protected, and within what is free, all directions are alike to a projector; the decomposition picks
+    one basis of many: the same on the same machine, perhaps another in another precision or with another LAPACK. An
+    optimizer that scales elements then takes another path there, as with another random seed.
+
     Broken, as for every strength, by what comes *after* it and is not a scaling by a scalar: elementwise rescaling,
     sign or decay in the original coordinates. Put the decay inside.
 

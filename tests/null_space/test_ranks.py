@@ -201,7 +201,7 @@ def test_rules_are_chosen_by_the_config_and_thresholds_of_another_rule_refused()
     assert method_from_config(load_config(pocket, [*given, "dns.rule=gap"])).rule == "gap"
     both = ["dns.input_threshold=1.1", "dns.output_threshold=1.1"]
     assert method_from_config(load_config(pocket, [*given, "dns.rule=noise", *both])).input_threshold == 1.1
-    with pytest.raises(UserError, match=r"input_threshold must be at least 1 by the noise rule, but it is 0\.001"):
+    with pytest.raises(UserError, match=r"input_threshold must be at least 1 by the noise rule, but it is 0\.003"):
         method_from_config(load_config(pocket, [*given, "dns.rule=noise"]))
     with pytest.raises(UserError, match="needs the rows of each modality.*Use the mode ours or another rule"):
         method_from_config(load_config(pocket, [*given, "dns.rule=noise", "dns.mode=released", *both]))
