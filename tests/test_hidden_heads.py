@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
-from cmcl_jax.checkpoint import Checkpoints
 from cmcl_jax.config import ConfigError, check_config, load_config
 from cmcl_jax.continual import run
 from cmcl_jax.heads import Head, apply_head, init_heads
@@ -18,6 +17,7 @@ from cmcl_jax.methods import method_from_config
 from cmcl_jax.methods.dns import DualNullSpace
 from cmcl_jax.methods.dns_hidden import HiddenDualNullSpace
 from feature_cache.errors import UserError
+from tests.interrupted import run_that_dies_once
 from tests.streams import WIDTH, heads_of_one_seed, outputs_of
 
 POCKET = "configs/pocket.py"
@@ -121,15 +121,4 @@ def test_a_run_that_dies_goes_on_to_the_same_results(
     tiny_config.method, tiny_config.training.epochs = "dns", 1
     tiny_config.head.hidden, tiny_config.dns.class_texts = (8, 6), True
     whole = run(tiny_config, tmp_path / "whole")
-    save = Checkpoints.save
-
-    def dying(self: Checkpoints, steps_done: int, state: object) -> None:
-        save(self, steps_done, state)
-        if steps_done == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(Checkpoints, "save", dying)
-    with pytest.raises(KeyboardInterrupt):
-        run(tiny_config, tmp_path / "broken")
-    monkeypatch.undo()
-    assert run(tiny_config, tmp_path / "broken") == whole
+    assert run_that_dies_once(tiny_config, tmp_path / "broken", monkeypatch) == whole

@@ -22,6 +22,7 @@ from cmcl_jax.methods.dns import DualNullSpace
 from cmcl_jax.methods.dns_partners import PARTNERS, Rows
 from cmcl_jax.train import init_memory, learn
 from feature_cache.errors import UnknownNameError, UserError
+from tests.interrupted import run_that_dies_once
 from tests.streams import MODALITIES, ROWS, WIDTH, Task, drift, heads_of_one_seed, learn_all, tasks, training
 
 A, B, C, D = MODALITIES
@@ -216,18 +217,7 @@ def test_a_run_that_dies_goes_on_to_the_same_results(
     tiny_config.dns.partners, tiny_config.dns.class_texts = partners, class_texts
     with jax.enable_x64(False):
         whole = run(tiny_config, tmp_path / "whole")
-        save = Checkpoints.save
-
-        def dying(self: Checkpoints, steps_done: int, state: object) -> None:
-            save(self, steps_done, state)
-            if steps_done == 2:
-                raise KeyboardInterrupt
-
-        monkeypatch.setattr(Checkpoints, "save", dying)
-        with pytest.raises(KeyboardInterrupt):
-            run(tiny_config, tmp_path / "broken")
-        monkeypatch.undo()
-        assert run(tiny_config, tmp_path / "broken") == whole
+        assert run_that_dies_once(tiny_config, tmp_path / "broken", monkeypatch) == whole
 
 
 def test_what_is_remembered_is_chosen_by_the_config() -> None:

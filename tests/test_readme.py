@@ -86,7 +86,7 @@ def test_its_table_is_that_of_the_comparison() -> None:
 @pytest.mark.slow
 def test_the_comparison_is_what_a_run_gives(tmp_path: Path) -> None:
     """To within a point and a half: other processors round differently, and single items tip over."""
-    order, seeds = COMPARISON["order_seeds"][0], 2
+    order, seeds = COMPARISON["order_seeds"][0], 3
     config = ["--config=configs/pocket.py", f"--config.stream.order_seed={order}", f"--config.seeds={seeds}"]
     for method in ("vanilla", "dns", "joint"):
         folder = tmp_path / method
