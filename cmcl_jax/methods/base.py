@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, dataclass_transform
 
 import jax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
@@ -16,6 +16,7 @@ from cmcl_jax.stream import Step, StepFeatures, Stream
 from feature_cache.errors import UserError
 
 OnEpoch = Callable[[Any, Any], None]
+T = TypeVar("T")
 Scalar = float | Float[Array, ""]
 
 
@@ -33,8 +34,14 @@ class Batch(NamedTuple):
     valid: Bool[Array, " n"]
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def pytree_dataclass(cls: type[T]) -> type[T]:
+    """Makes a class a frozen dataclass and a pytree, with the fields of metadata `STATIC` in its structure."""
+    made: type[T] = jax.tree_util.register_dataclass(dataclass(frozen=True)(cls))
+    return made
+
+
+@pytree_dataclass
 class Training:
     """How a step is trained, whatever the method.
 
@@ -118,7 +125,7 @@ class Learner(Protocol):
 
 
 class Method(Protocol):
-    """A continual-learning method: a frozen dataclass and a pytree.
+    """A continual-learning method: a `pytree_dataclass`.
 
     Its leaves are the hyperparameters that change no shape, so that a program serves all their values, and runs with
     different ones train side by side; everything else about it is static.

@@ -13,7 +13,6 @@ before its projection, `‖X^T δ‖² = Σ (X X^T) ∘ (δ δ^T)`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
@@ -22,7 +21,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from cmcl_jax.heads import Head, Heads, apply_head
-from cmcl_jax.methods.base import Batch, RowsByRole
+from cmcl_jax.methods.base import Batch, RowsByRole, pytree_dataclass
 from cmcl_jax.methods.dns import DualNullSpace, ProjectedVanilla
 from cmcl_jax.methods.dns_released import ReleasedDualNullSpace
 from cmcl_jax.methods.vanilla import Vanilla
@@ -102,14 +101,12 @@ class FactoredGradients(ProjectedVanilla):
         return trained, state._replace(optimizer=optimizer)
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree_dataclass
 class FactoredDualNullSpace(FactoredGradients, DualNullSpace):
     """`DualNullSpace` with `project="gradients"`, biases leafwise or free."""
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree_dataclass
 class FactoredReleased(FactoredGradients, ReleasedDualNullSpace):
     """`ReleasedDualNullSpace` with `project="gradients"`."""
 

@@ -11,7 +11,6 @@ may be set to zero after it alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
@@ -20,7 +19,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from cmcl_jax.heads import Head, Heads
-from cmcl_jax.methods.base import Batch, RowsByRole
+from cmcl_jax.methods.base import Batch, RowsByRole, pytree_dataclass
 from cmcl_jax.methods.dns import DualNullSpace, ProjectedVanilla
 from cmcl_jax.methods.dns_released import ReleasedDualNullSpace
 from cmcl_jax.methods.vanilla import Vanilla
@@ -116,14 +115,12 @@ class RotatedTraining(ProjectedVanilla):
         }
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree_dataclass
 class RotatedDualNullSpace(RotatedTraining, DualNullSpace):
     """`DualNullSpace` with `project="exact"`."""
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree_dataclass
 class RotatedReleased(RotatedTraining, ReleasedDualNullSpace):
     """`ReleasedDualNullSpace` with `project="exact"`."""
 

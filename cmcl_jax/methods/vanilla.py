@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -12,15 +11,14 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from cmcl_jax.heads import Heads, apply_head
 from cmcl_jax.losses import all_pairs_info_nce
-from cmcl_jax.methods.base import Batch, Learner, RowsByRole, Training, active_heads
+from cmcl_jax.methods.base import Batch, Learner, RowsByRole, Training, active_heads, pytree_dataclass
 from cmcl_jax.optimizers import dns_adamw, linear_decay, start_decay
 from cmcl_jax.runs import RunAxis
 from cmcl_jax.stream import Step, StepFeatures, Stream
 from cmcl_jax.train import StepByStep
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree_dataclass
 class Vanilla:
     """AdamW on the contrastive loss of the step's own data, with a fresh optimizer and a linear decay each step."""
 
