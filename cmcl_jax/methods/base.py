@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from cmcl_jax.heads import Heads
 from cmcl_jax.losses import DIRECTIONS
+from cmcl_jax.precision import PRECISIONS
 from cmcl_jax.runs import RunAxis
 from cmcl_jax.stream import Step, StepFeatures, Stream
 from feature_cache.errors import UserError
@@ -55,6 +56,7 @@ class Training:
         clip_norm: global norm of the gradient of all heads under training.
         temperature: of the contrastive loss.
         direction: of the contrastive loss, "symmetric" or "a_to_b".
+        precision: of the products of an update, see `cmcl_jax.precision`.
     """
 
     epochs: int = field(metadata=STATIC)
@@ -64,6 +66,7 @@ class Training:
     clip_norm: Scalar
     temperature: Scalar
     direction: str = field(metadata=STATIC)
+    precision: str = field(default="float32", metadata=STATIC)
 
     @classmethod
     def from_config(cls, config: Any) -> Training:
@@ -73,15 +76,16 @@ class Training:
             UserError: naming the field, if a value is out of its range.
         """
         training = cls(**config)
+        for name, allowed in (("direction", DIRECTIONS), ("precision", PRECISIONS)):
+            if (value := getattr(training, name)) not in allowed:
+                raise UserError(f"config.training.{name} must be one of {', '.join(allowed)}, but it is {value!r}.")
         for name, value in config.items():
+            if name in ("direction", "precision"):
+                continue
             lowest = "a number of at least 0" if name == "weight_decay" else "a number greater than 0"
             number = isinstance(value, int | float) and not isinstance(value, bool)
-            if name != "direction" and not (number and (value > 0 or (value == 0 and name == "weight_decay"))):
+            if not (number and (value > 0 or (value == 0 and name == "weight_decay"))):
                 raise UserError(f"config.training.{name} must be {lowest}, but it is {value!r}.")
-        if training.direction not in DIRECTIONS:
-            raise UserError(
-                f"config.training.direction must be one of {', '.join(DIRECTIONS)}, but it is {training.direction!r}."
-            )
         return training
 
     def total_updates(self, rows: Int[Array, ""]) -> Int[Array, ""]:
