@@ -52,10 +52,11 @@ class Moments:
         self.rows += len(x_a)
 
     def _blended(self, old: Tensor | None, x: Tensor) -> Tensor:
-        moment = x.T @ x
+        moment: Tensor = x.T @ x
         if old is not None:
             moment.add_(old, alpha=self.rows)
-        return moment.div_(self.rows + len(x))
+        moment.div_(self.rows + len(x))
+        return moment
 
     @torch.inference_mode()
     def projectors(self, modality: str, like: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
