@@ -2,8 +2,8 @@
 
 One update of a pair of linear heads, `d` inputs and outputs each, on a batch of `B` rows in float32:
 
-* operations: forward `2 B d²` and weight gradient `2 B d²` a head, and three products of scores, `6 B² d`. Nothing flows
-  back into the features.
+* operations: forward `2 B d²` and weight gradient `2 B d²` a head, and three products of scores, `6 B² d`. Nothing
+  flows back into the features.
 * bytes: the forward product reads the kernel (4 a parameter). AdamW reads kernel, two moments and gradient and writes
   kernel and two moments (28), and the gradient, which the clip's global norm needs whole, is written once (4): 36.
   Features of the batch are `8 B d`.
@@ -42,7 +42,7 @@ def measure_peaks(width: int, gemm_size: int = 2048, repeats: int = 7) -> Peaks:
     """The best of so many repeats.
 
     Args:
-        width: of the heads; bandwidth is that of two arrays of `(2, width, width)`, in the caches or not as an update's.
+        width: of the heads; bandwidth is that of two arrays `(2, width, width)`, in the caches or not as an update's.
         gemm_size: of the square matrices.
         repeats: of each.
     """
@@ -70,7 +70,7 @@ def floor_seconds(peaks: Peaks, width: int, batch: int) -> float:
     """The floor of one update, in seconds; see above.
 
     >>> round(1e3 * floor_seconds(Peaks(flops=400e9, bandwidth=30e9), width=1024, batch=64), 2)
-    3.96
+    3.94
     """
     return operations(width, batch) / peaks.flops + bytes_moved(width, batch) / peaks.bandwidth
 

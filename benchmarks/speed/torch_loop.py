@@ -69,8 +69,8 @@ class Moments:
 def _projector(moment: Tensor, threshold: float) -> Tensor:
     """Onto the directions whose singular value, the eigenvalue's size, is above the threshold."""
     values, vectors = torch.linalg.eigh(moment)
-    kept = vectors[:, values.abs() > threshold]
-    return kept @ kept.T
+    kept: Tensor = vectors[:, values.abs() > threshold]
+    return torch.matmul(kept, kept.T)
 
 
 def train_step(
