@@ -9,7 +9,7 @@ import pytest
 from benchmarks.speed import evaluation_side
 from benchmarks.speed.cache_reading import readers, write
 from benchmarks.speed.measuring import in_fresh_process, interleaved, median_ratio, peak_memory, resident_memory
-from benchmarks.speed.results import Table, publish
+from benchmarks.speed.results import PAGE, Table, filled_in, publish
 
 
 def test_all_evaluations_find_the_same_recalls() -> None:
@@ -63,3 +63,14 @@ def test_results_are_written_with_where_they_come_from(tmp_path: Path) -> None:
     page = (tmp_path / "name.md").read_text()
     assert "| ours | 1 |" in page and "`the command`" in page and "cores of" in page
     assert '"command": "the command"' in (tmp_path / "name.json").read_text()
+
+
+def test_a_page_without_a_place_for_the_results_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no place <!-- a -->"):
+        filled_in("<!-- b --><!-- end of b -->", "a", "new")
+
+
+def test_the_page_has_a_place_for_every_benchmark() -> None:
+    page = PAGE.read_text()
+    for name in ("full_run", "full_run_fifth", "per_update", "evaluation", "cache_reading", "memory_by_runs"):
+        assert filled_in(page, name, "new") != page

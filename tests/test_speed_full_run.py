@@ -34,7 +34,7 @@ def finished(plan: Path, folder: Path, variant: str) -> tuple[dict[str, Any], di
     return theirs, our_run.finish(plan, variant, folder / "run")
 
 
-@pytest.mark.parametrize("variant", ["vanilla", "dns released"])
+@pytest.mark.parametrize("variant", [pytest.param("vanilla", marks=pytest.mark.slow), "dns released"])
 def test_both_sides_train_the_same_heads_to_the_same_metrics(plan: Path, tmp_path: Path, variant: str) -> None:
     theirs, ours = finished(plan, tmp_path, variant)
     found = agreement(theirs, ours, json.loads(plan.read_text())["ties"])

@@ -1,7 +1,7 @@
 """How fast features come from a cache, against plain `np.load` and `torch.load` of the same numbers.
 
     python -m benchmarks.speed.cache_reading                   # 12,025 rows of width 1024
-    python -m benchmarks.speed.cache_reading --rows=500 --width=32   # in a second, to try it
+    python -m benchmarks.speed.cache_reading --rows=500 --width=32 --out=/tmp/speed   # to try it
 
 All files are in the page cache: this is the cost of the formats and of copies, not the disk's. Every side reads the
 float16 rows of one modality into float32 in memory, as training does. `open_cache` reads the manifest and checks that

@@ -1,7 +1,7 @@
 """Evaluation of a retrieval task against the size of its gallery: counting, as here, against sorting all scores.
 
     python -m benchmarks.speed.evaluation                                    # up to 100,000 rows
-    python -m benchmarks.speed.evaluation --sizes=300,1200 --width=64        # in seconds, to try it
+    python -m benchmarks.speed.evaluation --sizes=300,1200 --width=64 --out=/tmp/speed   # to try it
 
 Every side and size in a process of its own, in turns. "first" includes compilation. Sorting holds all n² scores and
 their order, 12 bytes each at least, so PyTorch and numpy stop at --torch_up_to and --numpy_up_to rows.

@@ -1,7 +1,7 @@
 """The whole run of the paper's 11 steps: this project against a plain PyTorch loop with the reference's semantics.
 
     python -m benchmarks.speed.full_run                                   # 7,610 updates, widths 1024 and 768
-    python -m benchmarks.speed.full_run --widths=64 --scale=0.02 --test_scale=0.1 --repeats=1   # in a minute, to try it
+    python -m benchmarks.speed.full_run --widths=64 --scale=0.02 --test_scale=0.1 --out=/tmp/speed   # to try it
 
 Both sides run alone in fresh processes, in turns, on the same made-up caches and the same batches (`plan.py`). Times
 start after the imports and include compilation, which is also shown apart. Evaluation is over all 11 tasks, 12 times.

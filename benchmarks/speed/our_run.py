@@ -65,17 +65,18 @@ def watched(clock: Clock) -> Iterator[None]:
         jax.monitoring.unregister_event_duration_listener(clock.listen)
 
 
-def finish(plan: Path, variant: str, workdir: Path) -> dict[str, Any]:
+def finish(plan: Path, variant: str, workdir: Path, seeds: int = 1) -> dict[str, Any]:
     """Trains the plan's stream with `cmcl_jax.continual.run`; the same fields as the PyTorch side's, and "compiling".
 
     Args:
         plan: `plan.json`.
         variant: a key of `VARIANTS`.
         workdir: of the run, new.
+        seeds: how many runs train together; losses and matrices are the first's.
     """
     shared = json.loads(plan.read_text())
     steps = [tuple(tuple(part) if isinstance(part, list) else part for part in step) for step in shared["steps"]]
-    config = config_of(variant, Path(shared["cache_dir"]), steps, shared["dtype"], shared["training"]["epochs"])
+    config = config_of(variant, Path(shared["cache_dir"]), steps, shared["dtype"], shared["training"]["epochs"], seeds)
     clock, begin = Clock(), time.perf_counter()
     with watched(clock):
         continual.run(config, workdir)
@@ -97,10 +98,11 @@ def main() -> None:
     parser.add_argument("--plan", type=Path, required=True, help="plan.json")
     parser.add_argument("--variant", choices=VARIANTS, required=True, help="what to train")
     parser.add_argument("--out", type=Path, required=True, help="file for the results")
+    parser.add_argument("--seeds", type=int, default=1, help="how many runs train together (default: 1)")
     flags = parser.parse_args()
     before = resident_memory()
     with tempfile.TemporaryDirectory() as folder:
-        found = finish(flags.plan, flags.variant, Path(folder) / "run")
+        found = finish(flags.plan, flags.variant, Path(folder) / "run", flags.seeds)
     found |= {"peak_mb": peak_memory(), "imported_mb": before}
     memory = jax.devices()[0].memory_stats()
     if memory is not None:

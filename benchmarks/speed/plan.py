@@ -32,10 +32,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
 """What is trained: fine-tuning, the public reference's arithmetic, and this project's default."""
 
 
-def config_of(variant: str, cache_dir: Path, steps: Sequence[Any], dtype: str, epochs: int) -> ConfigDict:
-    """The paper's setting on made-up features, one seed."""
+def config_of(
+    variant: str, cache_dir: Path, steps: Sequence[Any], dtype: str, epochs: int, seeds: int = 1
+) -> ConfigDict:
+    """The paper's setting on made-up features."""
     config = paper.get_config("synthetic")
-    fields = {"cache_dir": str(cache_dir), "stream.steps": tuple(steps), "seeds": 1, "dtype": dtype}
+    fields = {"cache_dir": str(cache_dir), "stream.steps": tuple(steps), "seeds": seeds, "dtype": dtype}
     config.update_from_flattened_dict({**fields, "training.epochs": epochs, **VARIANTS[variant]})
     return config
 

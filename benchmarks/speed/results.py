@@ -1,6 +1,7 @@
 """Where results go: one JSON file per benchmark, one table on the terminal and the same one as markdown."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,8 @@ from benchmarks.speed.environment import environment, in_words
 from feature_cache.atomic import write_atomically
 
 FOLDER = Path("docs/speed")
+PAGE = Path("benchmarks/README.md")
+"""Has a place for the tables of each benchmark, filled in by the runs whose results go to `FOLDER`."""
 
 
 class Table(NamedTuple):
@@ -46,7 +49,9 @@ class Table(NamedTuple):
 
 
 def publish(name: str, command: str, tables: Sequence[Table], results: Mapping[str, Any], out: Path = FOLDER) -> None:
-    """Prints the tables, and writes `<out>/<name>.json` and `<out>/<name>.md`.
+    """Prints the tables, writes `<out>/<name>.json` and `<out>/<name>.md`, and puts the latter into `PAGE`.
+
+    The page is left alone unless `out` is `FOLDER`.
 
     Args:
         name: of the benchmark.
@@ -63,5 +68,23 @@ def publish(name: str, command: str, tables: Sequence[Table], results: Mapping[s
     out.mkdir(parents=True, exist_ok=True)
     content = {"command": command, "environment": facts, **results}
     write_atomically(out / f"{name}.json", (json.dumps(content, indent=1) + "\n").encode())
-    page = "\n\n".join([*(table.markdown() for table in tables), f"`{command}`", in_words(facts)]) + "\n"
-    write_atomically(out / f"{name}.md", page.encode())
+    block = "\n\n".join([*(table.markdown() for table in tables), f"`{command}`", in_words(facts)])
+    write_atomically(out / f"{name}.md", (block + "\n").encode())
+    if out == FOLDER:
+        write_atomically(PAGE, filled_in(PAGE.read_text(), name, block).encode())
+
+
+def filled_in(page: str, name: str, block: str) -> str:
+    """The page with a block between the marks of a benchmark, in the place of what was there.
+
+    >>> filled_in("<!-- a -->old<!-- end of a -->", "a", "new")
+    '<!-- a -->\\n\\nnew\\n\\n<!-- end of a -->'
+
+    Raises:
+        ValueError: if the page has no such place.
+    """
+    first, last = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    place = re.compile(re.escape(first) + ".*?" + re.escape(last), re.DOTALL)
+    if not place.search(page):
+        raise ValueError(f"filled_in: the page has no place {first} … {last} for the results of {name}. Add it.")
+    return place.sub(lambda _: f"{first}\n\n{block}\n\n{last}", page)
