@@ -16,14 +16,13 @@ from benchmarks.speed.torch_evaluation import accuracy, ranks_by_sorting, retrie
 
 STEPS = (
     ("esc50", ("text", "audio"), ("accuracy", "recall")),
-    ("llvip", ("vision", "thermal"), ("recall",)),
-    ("tvl", ("vision", "text"), ("recall",)),
+    ("clotho", ("text", "audio"), ("recall",)),
 )
 
 
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three steps of width 32 in float64, a few updates each."""
+    """Two steps of width 32 in float64, a few updates each."""
     folder = tmp_path_factory.mktemp("speed")
     cache_dir = caches_of(folder, width=32, scale=0.02, test_scale=0.05)
     return write_plan(folder, cache_dir, STEPS, dtype="float64", epochs=2)
