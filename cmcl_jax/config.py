@@ -18,7 +18,7 @@ from feature_cache.manifest import SPLITS
 from feature_cache.registry import check_name, nearest
 
 CHOICES = {"dtype": ("float32", "float64"), "evaluation.credit": CREDITS, "evaluation.split": SPLITS}
-AT_LEAST_ONE = ("seeds", "checkpoints_kept", "stream.row_limit")
+AT_LEAST_ONE = ("seeds", "checkpoints_kept", "runs_at_once", "stream.row_limit")
 
 
 class ConfigError(UserError):

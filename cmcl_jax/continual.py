@@ -23,6 +23,7 @@ from cmcl_jax.metrics.chance import chance_levels
 from cmcl_jax.metrics.transfer import HEADLINES
 from cmcl_jax.open_stream import open_stream
 from cmcl_jax.progress import Progress
+from cmcl_jax.runs import RunAxis
 from cmcl_jax.stability_record import record_for
 from cmcl_jax.stream import Step, Stream
 from cmcl_jax.workdir import Workdir
@@ -74,7 +75,7 @@ class _Run:
         self.stream: Stream = open_stream(
             config.stream.steps, config.cache_dir, config.encoder, config.stream.row_limit, config.stream.order_seed
         )
-        self.learner: Learner = method.learner(self.stream, self.dtype)
+        self.learner: Learner = method.learner(self.stream, self.dtype, RunAxis.default(config.runs_at_once))
         seeds = range(config.first_seed, config.first_seed + config.seeds)
         self.keys: PRNGKeyArray = jax.vmap(jax.random.key)(jnp.asarray(seeds))
         self.record = record_for(folder, self.stream, self.learner, config)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
 DIRECTIONS = ("symmetric", "a_to_b")
@@ -16,7 +17,7 @@ def info_nce(
     z_a: Float[Array, "n d"],
     z_b: Float[Array, "n d"],
     valid: Bool[Array, " n"],
-    temperature: float = 1.0,
+    temperature: ArrayLike = 1.0,
     direction: str = "symmetric",
 ) -> Float[Array, ""]:
     """InfoNCE of aligned rows: row i of one side must find row i of the other among the batch.
@@ -51,7 +52,7 @@ def info_nce(
 def all_pairs_info_nce(
     outputs: Mapping[str, Float[Array, "n d"]],
     valid: Bool[Array, " n"],
-    temperature: float = 1.0,
+    temperature: ArrayLike = 1.0,
     direction: str = "symmetric",
 ) -> Float[Array, ""]:
     """Mean of `info_nce` over all pairs of two or more aligned modalities; of two it is `info_nce` itself.

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from cmcl_jax.heads import Head
-from cmcl_jax.null_space import HIGHEST, NullSpaceProjector, projector
+from cmcl_jax.null_space import HIGHEST, NullSpaceProjector, Subspace, Subspaces, as_matrix, subspace
 
 
 class FeatureMemory(NamedTuple):
@@ -115,6 +115,20 @@ def projectors_from(
     Raises:
         ValueError: without any memory of inputs, or of partners.
     """
+    found = subspaces_from(inputs, partners, thresholds, rule, one_sided, stacked)
+    return NullSpaceProjector(*map(as_matrix, found))
+
+
+@functools.partial(jax.jit, static_argnames=("rule", "one_sided", "stacked"))
+def subspaces_from(
+    inputs: Sequence[FeatureMemory],
+    partners: Sequence[tuple[FeatureMemory, Head | None]],
+    thresholds: tuple[float, float],
+    rule: str = "absolute",
+    one_sided: bool = False,
+    stacked: bool = False,
+) -> Subspaces:
+    """The projectors of `projectors_from` as `Subspaces`, in the eigenbases of the moments; arguments as there."""
     if not (inputs and partners):
         raise ValueError(
             "projectors_from: inputs and partners must have one memory at least, whose widths say how large the "
@@ -128,10 +142,11 @@ def projectors_from(
         met_outputs = [_of_unit_trace(moment) for moment in met_outputs]
     of_outputs = _pooled(met_outputs, [memory.rows for memory, _ in partners])
     if one_sided:
-        outputs = jnp.where(seen > 0, jnp.eye(of_outputs.shape[0], dtype=of_outputs.dtype), 0)
+        width = of_outputs.shape[0]
+        outputs = Subspace(jnp.eye(width, dtype=of_outputs.dtype), jnp.broadcast_to(seen > 0, (width,)))
     else:
-        outputs = projector(of_outputs, thresholds[1], rule, rows=_total([memory.rows for memory, _ in partners]))
-    return NullSpaceProjector(projector(of_inputs, thresholds[0], rule, rows=seen), outputs)
+        outputs = subspace(of_outputs, thresholds[1], rule, rows=_total([memory.rows for memory, _ in partners]))
+    return Subspaces(subspace(of_inputs, thresholds[0], rule, rows=seen), outputs)
 
 
 def _of_unit_trace(moment: Array) -> Array:

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Int
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int
 
 from cmcl_jax.null_space import dual_null_space
 from cmcl_jax.null_space.layouts import DimensionNumbers, numbers_of_leaves
@@ -26,8 +27,8 @@ def dns_adamw(
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float = 1e-8,
-    weight_decay: float = 1e-3,
-    clip_norm: float | None = 1.0,
+    weight_decay: ArrayLike = 1e-3,
+    clip_norm: ArrayLike | None = 1.0,
     project: str | None = "updates",
     biases: str = "leafwise",
     dimension_numbers: DimensionNumbers = None,
@@ -93,7 +94,7 @@ def _check(argument: str, value: str | None, allowed: tuple[str | None, ...]) ->
         raise ValueError(f"dns_adamw: {argument} must be {', '.join(some)} or {last}, but it is {value!r}.")
 
 
-def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
+def clip_by_global_norm(max_norm: ArrayLike) -> optax.GradientTransformation:
     """Scales gradients by `min(1, max_norm / (norm + 1e-6))`, the rule of torch's `clip_grad_norm_`.
 
     optax's own transform leaves out the 1e-6; the published method is reproduced to rounding only with it. Updates keep
@@ -103,10 +104,15 @@ def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
     def clip(updates: Any, params: Any = None) -> Any:
         del params
         norm = optax.tree.norm(jax.tree.map(at_least_single, updates))  # in half precision, its squares overflow
-        factor = jnp.minimum(1.0, max_norm / (norm + 1e-6))
+        factor = clip_factor(norm, max_norm)
         return jax.tree.map(lambda u: (factor * u).astype(jnp.result_type(u)), updates)
 
     return optax.stateless(clip)
+
+
+def clip_factor(norm: Float[Array, ""], max_norm: ArrayLike) -> Float[Array, ""]:
+    """With what `clip_by_global_norm` multiplies gradients of this norm."""
+    return jnp.minimum(1.0, max_norm / (norm + 1e-6))
 
 
 class LinearDecayState(NamedTuple):

@@ -28,7 +28,7 @@ class Progress:
             console=console,
             transient=True,
         )
-        self._method, self._name, self._epochs = "", "", 1
+        self._method, self._name, self._epochs, self._seeds = "", "", 1, 1
 
     @classmethod
     def silent(cls) -> Progress:
@@ -43,7 +43,7 @@ class Progress:
 
     def start(self, config: ConfigDict, steps_done: int) -> None:
         """A run begins, with some steps done before."""
-        self._method, self._epochs = config.method, config.training.epochs
+        self._method, self._epochs, self._seeds = config.method, config.training.epochs, config.seeds
         steps = len(config.stream.steps)
         self._bar.start()
         for task in self._bar.task_ids:
@@ -54,7 +54,7 @@ class Progress:
             self._console.print(f"{self._method}: continues after step {steps_done} of {steps}")
 
     def on_epoch(self, step: Step) -> Callable[[Any, Any], None] | None:
-        """The function to call with (epoch, loss); the same one for all steps."""
+        """The function to call with (epoch, loss) after each seed's epoch; the same one for all steps."""
         if self._console.quiet:
             return None
         self._name = f"{self._method} · {step.name}"
@@ -64,7 +64,7 @@ class Progress:
     def _advance(self, epoch: Any, loss: Any) -> None:
         self._bar.update(
             self._task,
-            advance=1,
+            advance=1 / self._seeds,
             description=f"{self._name} · epoch {int(epoch) + 1}/{self._epochs}",
             loss=f"{float(loss):.3f}",
         )
@@ -91,7 +91,7 @@ class RunsProgress(Progress):
         """The next run begins; it may turn out to be finished."""
         self._number += 1
         self._label = f"run {self._number} of {self._runs} · {label}"
-        self._steps, self._epochs = len(config.stream.steps), config.training.epochs
+        self._steps, self._epochs, self._seeds = len(config.stream.steps), config.training.epochs, config.seeds
         self._per_run, self._trained = self._steps * self._epochs, False
         if self._number == 1:
             self._task = self._bar.add_task(self._label, total=self._runs * self._per_run, loss="–")
@@ -110,7 +110,7 @@ class RunsProgress(Progress):
 
     def _advance(self, epoch: Any, loss: Any) -> None:
         del epoch
-        self._bar.update(self._task, advance=1, loss=f"{float(loss):.3f}")
+        self._bar.update(self._task, advance=1 / self._seeds, loss=f"{float(loss):.3f}")
 
     def step_done(self, step: Step, losses: np.ndarray) -> None:
         del step, losses

@@ -1,11 +1,11 @@
-"""Learning one step of the stream; its training is one jitted program, for all seeds at once."""
+"""Learning one step of the stream; its training is one jitted program, for all runs at once."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +13,24 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from cmcl_jax.heads import Heads
 from cmcl_jax.methods.base import Batch, Learned, Method, OnEpoch, active_heads, with_heads
+from cmcl_jax.runs import RunAxis, with_run_axis
 from cmcl_jax.stream import Step, StepFeatures, Stream
 
-Carry = tuple[Heads, PyTree, Float[Array, ""]]  # the active heads, the method's state, the sum of the losses
+Carry = tuple[Heads, PyTree, Float[Array, ""]]  # the trained parameters, the method's state, the sum of the losses
+
+
+class InStep(NamedTuple):
+    """Where the training of a step is, every leaf with a leading run axis: what a checkpoint within a step holds.
+
+    Attributes:
+        trained: the parameters under training, in the coordinates of `method.enter`.
+        state: the method's, from `before_step`.
+        losses: `(runs, epochs)`, mean over the epoch's batches; zeros for epochs to come.
+    """
+
+    trained: Heads
+    state: PyTree
+    losses: Float[Array, "runs epochs"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +40,7 @@ class StepByStep:
     method: Method
     stream: Stream
     dtype: Any
+    axis: RunAxis
     stepwise: ClassVar[bool] = True
 
     def start(self, heads: Heads) -> PyTree:
@@ -47,17 +63,19 @@ class StepByStep:
             keys=step_keys(keys, step),
             remembered=remembered,
             on_epoch=on_epoch,
+            axis=self.axis,
         )
 
 
 def step_keys(keys: PRNGKeyArray, step: Step) -> PRNGKeyArray:
-    """A step's keys, one per seed, from the run's."""
+    """A step's keys, one per run, from the run's."""
     return jax.vmap(lambda key: jax.random.fold_in(key, step.number))(keys)
 
 
 def init_memory(method: Method, heads: Heads, pairs: Sequence[tuple[str, str]]) -> PyTree:
-    """The method's memory before the first step, for heads with a leading seed axis."""
-    memory: PyTree = jax.vmap(lambda heads: method.init(heads, pairs), out_axes=_memory_axis(method))(heads)
+    """The method's memory before the first step, for heads with a leading run axis."""
+    init = jax.vmap(lambda method, heads: method.init(heads, pairs), out_axes=_memory_axis(method))
+    memory: PyTree = init(of_runs(method, heads), heads)
     return memory
 
 
@@ -70,100 +88,161 @@ def learn(
     keys: PRNGKeyArray,
     remembered: StepFeatures | None = None,
     on_epoch: OnEpoch | None = None,
+    axis: RunAxis | None = None,
 ) -> Learned:
     """One step of the stream: prepare, train the step's heads, remember.
 
     Args:
-        method: see `Method`.
-        heads: all heads, with a leading seed axis.
+        method: see `Method`; its hyperparameters are numbers, or have a leading run axis.
+        heads: all heads, with a leading run axis.
         memory: from `init_memory` or the step before.
         step: which heads to train.
-        features: the step's rows, shared by all seeds.
-        keys: one per seed; decides the order of the batches.
+        features: the step's rows, shared by all runs.
+        keys: one per run; decides the order of the batches.
         remembered: what the method gets to remember, if that is not `features`.
-        on_epoch: see `train_heads`.
+        on_epoch: see `train_epochs`.
+        axis: how the runs share the devices; `RunAxis.default()`.
     """
-    axes = (_memory_axis(method), 0)
-    before = jax.vmap(lambda m, h: method.before_step(m, h, step, features.rows), in_axes=axes)
-    state = before(memory, heads)
-    active, losses = train_heads(method, active_heads(heads, step), state, features, keys, on_epoch)
+    axis = axis or RunAxis.default()
+    method = of_runs(method, heads)
+    in_step = begin_step(method, heads, memory, step, features, axis)
+    in_step = train_epochs(method, in_step, features, keys, (0, method.training.epochs), axis, on_epoch)
+    return finish_step(method, in_step, heads, memory, step, features if remembered is None else remembered, axis)
+
+
+def begin_step(
+    method: Method, heads: Heads, memory: PyTree, step: Step, features: StepFeatures, axis: RunAxis
+) -> InStep:
+    """Where a step begins; arguments as those of `learn`, the method from `of_runs`."""
+    before = jax.vmap(
+        lambda method, memory, heads: method.before_step(memory, heads, step, features.rows),
+        in_axes=(0, _memory_axis(method), 0),
+    )
+    in_step: InStep = _enter(method, before(method, memory, heads), active_heads(heads, step), axis)
+    return in_step
+
+
+def finish_step(
+    method: Method, in_step: InStep, heads: Heads, memory: PyTree, step: Step, seen: StepFeatures, axis: RunAxis
+) -> Learned:
+    """What a step leaves behind once all its epochs are trained, given the heads with which it began."""
+    active = _leave(method, in_step, active_heads(heads, step), axis)
     heads = with_heads(heads, active, step)
-    seen = features if remembered is None else remembered
-    after = jax.vmap(lambda m, h: method.after_step(m, h, step, seen), in_axes=axes, out_axes=axes[0])
-    return Learned(heads, after(memory, heads), losses)
+    of_memory = _memory_axis(method)
+    after = jax.vmap(
+        lambda method, memory, heads: method.after_step(memory, heads, step, seen),
+        in_axes=(0, of_memory, 0),
+        out_axes=of_memory,
+    )
+    return Learned(heads, after(method, memory, heads), in_step.losses)
+
+
+def of_runs(method: Method, heads: Heads) -> Method:
+    """The method with a run axis, as long as that of the heads, on all its hyperparameters."""
+    leaf = jax.tree.leaves(heads)[0]
+    runs: Method = with_run_axis(method, leaf.shape[0], leaf.dtype)
+    return runs
 
 
 def _memory_axis(method: Method) -> PyTree:
-    return jax.tree.map(lambda per_seed: 0 if per_seed else None, method.memory_per_seed)
+    return jax.tree.map(lambda per_run: 0 if per_run else None, method.memory_per_run)
 
 
-@functools.partial(jax.jit, static_argnames=("method", "on_epoch"))
-def train_heads(
+@functools.partial(jax.jit, static_argnames="axis")
+def _enter(method: Method, state: PyTree, active: Heads, axis: RunAxis) -> InStep:
+    def enter(method: Method, state: PyTree, active: Heads) -> InStep:
+        losses = jnp.zeros(method.training.epochs, jax.tree.leaves(active)[0].dtype)
+        return InStep(method.enter(state, active), state, losses)
+
+    entered = axis.map(enter)(method, state, active)
+    copied: InStep = jax.tree.map(jnp.copy, entered)  # training donates it: nobody else may share its buffers
+    return copied
+
+
+@functools.partial(jax.jit, static_argnames="axis")
+def _leave(method: Method, in_step: InStep, active: Heads, axis: RunAxis) -> Heads:
+    leave = axis.map(lambda method, in_step, active: method.leave(in_step.state, in_step.trained, active))
+    heads: Heads = leave(method, in_step, active)
+    return heads
+
+
+@functools.partial(jax.jit, static_argnames=("axis", "on_epoch"), donate_argnames="in_step")
+def train_epochs(
     method: Method,
-    active: Heads,
-    state: PyTree,
+    in_step: InStep,
     features: StepFeatures,
     keys: PRNGKeyArray,
+    epochs: tuple[int | Int[Array, ""], int | Int[Array, ""]],
+    axis: RunAxis,
     on_epoch: OnEpoch | None = None,
-) -> tuple[Heads, Float[Array, "seeds epochs"]]:
-    """Trains the active heads on one step's data.
+) -> InStep:
+    """Trains a step's heads for some of its epochs.
 
     Rows are padded to the longest step of the stream and their number is data, not shape, so that one executable
-    serves all steps of as many modalities and equal widths: a scan over epochs, in it a loop over as many batches as
+    serves all steps of as many modalities and equal widths: a loop over epochs, in it one over as many batches as
     the step has. (A scan over the padding's batches as well would compute them only to throw them away.)
 
     Args:
-        method: see `Method`.
-        active: `{"a": head, "b": head, …}` with a leading seed axis.
-        state: from `method.before_step`, with a leading seed axis.
-        features: the step's rows, shared by all seeds.
-        keys: one per seed; decides the order of the batches.
-        on_epoch: called on the host with (epoch, mean loss) after each epoch; it should return at once, for the device
-          may wait for it. Without it the program never turns to the host.
-
-    Returns:
-        The trained heads, and the losses `(seeds, epochs)`, means over the epoch's batches.
+        method: from `of_runs`.
+        in_step: from `begin_step` or from a call for earlier epochs; its buffers are donated.
+        features: the step's rows, shared by all runs.
+        keys: one per run; decides the order of the batches.
+        epochs: from the first number up to but without the second.
+        axis: how the runs share the devices.
+        on_epoch: called on the host with (epoch, loss) after each epoch of each run; it should return at once, for the
+          device may wait for it. Without it the program never turns to the host.
     """
-    train_epoch = jax.vmap(functools.partial(_train_epoch, method, features), in_axes=(0, 0, None))
 
-    def epoch(carry: tuple[Heads, PyTree], number: Int[Array, ""]) -> tuple[tuple[Heads, PyTree], Array]:
-        carry, losses = train_epoch(carry, keys, number)
-        if on_epoch is not None:
-            jax.debug.callback(on_epoch, number, jnp.mean(losses))
-        return carry, losses
+    def of_run(method: Method, in_step: InStep, key: PRNGKeyArray, features: StepFeatures, epochs: Any) -> InStep:
+        first, last = epochs
+        features = features._replace(by_role=method.enter_rows(in_step.state, features.by_role))
 
-    (active, _), losses = jax.lax.scan(epoch, (active, state), jnp.arange(method.training.epochs))
-    return active, losses.T
+        def epoch(number: Int[Array, ""], in_step: InStep) -> InStep:
+            in_step, loss = _train_epoch(method, features, in_step, key, number)
+            if on_epoch is not None:
+                jax.debug.callback(on_epoch, number, loss)
+            return in_step
+
+        trained: InStep = jax.lax.fori_loop(first, last, epoch, in_step)
+        return trained
+
+    trained: InStep = axis.map(of_run, (0, 0, 0, None, None))(method, in_step, keys, features, epochs)
+    return trained
 
 
 def _train_epoch(
-    method: Method, features: StepFeatures, carry: tuple[Heads, PyTree], key: PRNGKeyArray, number: Int[Array, ""]
-) -> tuple[tuple[Heads, PyTree], Float[Array, ""]]:
-    """One seed's pass over the step's rows, in an order of its own; the mean loss of its batches."""
+    method: Method, features: StepFeatures, in_step: InStep, key: PRNGKeyArray, number: Int[Array, ""]
+) -> tuple[InStep, Float[Array, ""]]:
+    """One run's pass over the step's rows, in an order of its own; the mean loss of its batches."""
     batches = -(-features.rows // _batch_size(method, features))
     order = epoch_order(method, features, key, number)
     update = functools.partial(train_batch, method, features, order)
-    zero = jnp.zeros((), features.by_role["a"].dtype)
-    active, state, total = jax.lax.fori_loop(0, batches, update, (*carry, zero))
-    return (active, state), total / batches
+    zero = jnp.zeros((), in_step.losses.dtype)
+    trained, state, total = jax.lax.fori_loop(0, batches, update, (in_step.trained, in_step.state, zero))
+    loss = total / batches
+    return InStep(trained, state, in_step.losses.at[number].set(loss)), loss
 
 
 def train_batch(
     method: Method, features: StepFeatures, order: Int[Array, " n"], i: Int[Array, ""], carry: Carry
 ) -> Carry:
-    """One update of one seed, on batch `i` of an epoch's order of the rows."""
-    active, state, total = carry
+    """One update of one run, on batch `i` of an epoch's order of the rows."""
     size = _batch_size(method, features)
     rows = jax.lax.dynamic_slice(order, (i * size,), (size,))
     valid = i * size + jnp.arange(size) < features.rows
-    batch = Batch({role: of_role[rows] for role, of_role in features.by_role.items()}, valid)
-    loss, gradients = method.gradient(state, active, batch)
-    active, state = method.update(state, gradients, active)
-    return active, state, total + loss
+    return update_on(method, Batch({role: of_role[rows] for role, of_role in features.by_role.items()}, valid), carry)
+
+
+def update_on(method: Method, batch: Batch, carry: Carry) -> Carry:
+    """One update of one run on a batch."""
+    trained, state, total = carry
+    loss, gradients = method.gradient(state, trained, batch)
+    trained, state = method.update(state, gradients, trained)
+    return trained, state, total + loss
 
 
 def epoch_order(method: Method, features: StepFeatures, key: PRNGKeyArray, number: Int[Array, ""]) -> Int[Array, " n"]:
-    """The order in which one seed's epoch visits the rows of a step; `key` is the seed's for this step."""
+    """The order in which one run's epoch visits the rows of a step; `key` is the run's for this step."""
     return _shuffled(jax.random.fold_in(key, number), features, _batch_size(method, features))
 
 

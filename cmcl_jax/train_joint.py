@@ -1,10 +1,10 @@
-"""Training on the data of all steps at once: a loop on the host over jitted updates, each for all seeds."""
+"""Training on the data of all steps at once: a loop on the host over jitted updates, each for all runs."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 import jax
@@ -15,8 +15,9 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from cmcl_jax.heads import Heads
 from cmcl_jax.methods.base import Learned, Method, OnEpoch, active_heads, with_heads
 from cmcl_jax.optimizers import start_decay
+from cmcl_jax.runs import RunAxis
 from cmcl_jax.stream import Step, StepFeatures, Stream
-from cmcl_jax.train import epoch_order, init_memory, step_keys, train_batch
+from cmcl_jax.train import Carry, epoch_order, init_memory, of_runs, step_keys, train_batch
 
 MIXING_SEED = 0
 
@@ -35,37 +36,39 @@ class AllAtOnce:
 
     Step t of the run makes as many updates as a continual method makes in step t, but on batches of all steps. Over
     the run these are the very batches that such a method trains on, epoch by epoch, in mixed order; the order is the
-    same for all seeds, which share the updates' programs, while the rows in a batch are each seed's own.
+    same for all runs, which share the updates' programs, while the rows in a batch are each run's own.
     """
 
     method: MixedMethod
     stream: Stream
     dtype: Any
+    axis: RunAxis = field(default_factory=RunAxis.default)
     stepwise: ClassVar[bool] = False
 
     def start(self, heads: Heads) -> PyTree:
         memory = init_memory(self.method, heads, self.stream.pairs)
-        seeds = len(jax.tree.leaves(heads)[0])
-        return start_decay(memory, jnp.full(seeds, self.method.training.epochs * sum(self._batches)))
+        runs = len(jax.tree.leaves(heads)[0])
+        return start_decay(memory, jnp.full(runs, self.method.training.epochs * sum(self._batches)))
 
     def learn(
         self, heads: Heads, memory: PyTree, step: Step, keys: PRNGKeyArray, on_epoch: OnEpoch | None = None
     ) -> Learned:
         losses = []
-        orders = _Orders(self.method, self._features, [step_keys(keys, other) for other in self.stream.steps])
+        method = of_runs(self.method, heads)
+        orders = _Orders(method, self._features, [step_keys(keys, other) for other in self.stream.steps])
         for number, draws in enumerate(self._draws(step)):
             total = jnp.zeros(keys.shape, self.dtype)
             for epoch, place, batch in draws:
                 drawn, features = self.stream.steps[place], self._features[place]
                 state = self.method.before_step(memory, heads, drawn, features.rows)
-                active, state, total = update_heads(
-                    self.method, features, orders.of(epoch, place), batch, (active_heads(heads, drawn), state, total)
-                )
+                carry = (active_heads(heads, drawn), state, total)
+                active, state, total = update_heads(method, features, orders.of(epoch, place), batch, carry, self.axis)
                 heads = with_heads(heads, active, drawn)
                 memory = self.method.after_update(memory, state, drawn)
             losses.append(total / len(draws))
             if on_epoch is not None:
-                on_epoch(number, jnp.mean(losses[-1]))
+                for loss in losses[-1]:
+                    on_epoch(number, loss)
         return Learned(heads, memory, jnp.stack(losses, axis=1))
 
     @functools.cached_property
@@ -106,28 +109,31 @@ def mixed_batches(batches: Sequence[int], epochs: int) -> Int[np.ndarray, "updat
     return np.concatenate([np.insert(rng.permutation(every), 0, epoch, axis=1) for epoch in range(epochs)])
 
 
-@functools.partial(jax.jit, static_argnames="method")
+@functools.partial(jax.jit, static_argnames="axis")
 def update_heads(
     method: Method,
     features: StepFeatures,
-    orders: Int[Array, "seeds n"],
+    orders: Int[Array, "runs n"],
     batch: Int[Array, ""],
-    carry: tuple[Heads, PyTree, Float[Array, " seeds"]],
-) -> tuple[Heads, PyTree, Float[Array, " seeds"]]:
-    """One update of the active heads for all seeds; one executable serves all steps of as many, equal widths."""
+    carry: tuple[Heads, PyTree, Float[Array, " runs"]],
+    axis: RunAxis,
+) -> tuple[Heads, PyTree, Float[Array, " runs"]]:
+    """One update of the active heads for all runs; one executable serves all steps of as many, equal widths."""
 
-    def one_seed(order: Int[Array, " n"], carry: tuple[Heads, PyTree, Array]) -> tuple[Heads, PyTree, Array]:
+    def of_run(method: Method, order: Int[Array, " n"], carry: Carry, features: StepFeatures, batch: Any) -> Carry:
         return train_batch(method, features, order, batch, carry)
 
-    updated: tuple[Heads, PyTree, Array] = jax.vmap(one_seed)(orders, carry)
+    updated: tuple[Heads, PyTree, Array] = axis.map(of_run, (0, 0, 0, None, None))(
+        method, orders, carry, features, batch
+    )
     return updated
 
 
-@functools.partial(jax.jit, static_argnames="method")
+@jax.jit
 def epoch_orders(
     method: Method, features: StepFeatures, keys: PRNGKeyArray, epoch: Int[Array, ""]
-) -> Int[Array, "seeds n"]:
-    """The orders in which the seeds visit the rows of a step in an epoch: those of a run that learns it alone."""
+) -> Int[Array, "runs n"]:
+    """The orders in which the runs visit the rows of a step in an epoch: those of a run that learns it alone."""
     orders: Array = jax.vmap(lambda key: epoch_order(method, features, key, epoch))(keys)
     return orders
 
@@ -139,7 +145,7 @@ class _Orders:
         self._method, self._features, self._keys = method, features, keys
         self._epoch, self._drawn = -1, dict[int, Array]()
 
-    def of(self, epoch: int, place: int) -> Int[Array, "seeds n"]:
+    def of(self, epoch: int, place: int) -> Int[Array, "runs n"]:
         if epoch != self._epoch:
             self._epoch, self._drawn = epoch, {}
         if place not in self._drawn:

@@ -15,6 +15,7 @@ def default_config() -> ConfigDict:
             "seeds": 10,  # runs that differ in the order of their batches, trained side by side
             "first_seed": 0,
             "dtype": "float32",
+            "runs_at_once": optional(int),  # seeds side by side on the device; None: on a CPU one, elsewhere all
             "stream": {
                 "steps": (),  # (dataset, (modality, modality, …), (metrics of its test tasks))
                 "order_seed": optional(int),  # draws another order of the steps; None: as listed

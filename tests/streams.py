@@ -5,12 +5,14 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from cmcl_jax import init_heads
 from cmcl_jax.heads import Head, Heads
-from cmcl_jax.methods.base import Method, Training
+from cmcl_jax.methods.base import Method, Training, active_heads, with_heads
+from cmcl_jax.runs import RunAxis
 from cmcl_jax.stream import Step, StepFeatures
-from cmcl_jax.train import init_memory, learn
+from cmcl_jax.train import InStep, init_memory, learn, of_runs, train_epochs
 
 WIDTH, RANK, ROWS = 12, 4, 24
 MODALITIES = ("vision", "text", "audio", "depth")
@@ -63,6 +65,16 @@ def learn_all(method: Method, stream: Sequence[Task], heads: Heads) -> list[tupl
         learned = learn(method, *history[-1], step, features, jax.random.key(step.number)[None])
         history.append((learned.heads, learned.memory))
     return history
+
+
+def train_from(method: Method, heads: Heads, state: PyTree, task: Task, key: jax.Array) -> Heads:
+    """All heads after a step of one run that trains them as they are from a state of one's own making."""
+    step, features = task
+    in_step = InStep(active_heads(heads, step), state, jnp.zeros((1, method.training.epochs)))
+    in_step = jax.tree.map(jnp.copy, in_step)
+    epochs = (0, method.training.epochs)
+    trained = train_epochs(of_runs(method, heads), in_step, features, key[None], epochs, RunAxis.default()).trained
+    return with_heads(heads, trained, step)
 
 
 def alignment(heads: Heads, task: Task, roles: str = "ab") -> np.ndarray:

@@ -13,6 +13,7 @@ from cmcl_jax.heads import Heads
 from cmcl_jax.methods.dns import DualNullSpace
 from cmcl_jax.methods.dns_partners import PARTNERS
 from cmcl_jax.open_stream import open_stream
+from cmcl_jax.runs import RunAxis
 from cmcl_jax.stream import Step, Stream
 from tests.streams import MODALITIES, ROWS, WIDTH, heads_of_one_seed, learn_all, tasks, training
 from tests.tiny_caches import STEPS
@@ -66,7 +67,7 @@ def what_is_remembered(method: DualNullSpace, stream: Stream, step: Step, monkey
     """The features that a run's step hands to `after_step`."""
     given: dict[str, Any] = {}
     monkeypatch.setattr("cmcl_jax.train.learn", lambda *args, **kwargs: given.update(kwargs))
-    learner = method.learner(stream, jnp.float32)
+    learner = method.learner(stream, jnp.float32, RunAxis.default())
     learner.learn({}, {}, step, jax.random.split(jax.random.key(0), 2))
     return given["remembered"]
 

@@ -16,7 +16,7 @@ from cmcl_jax.compare import check_methods, train_all
 from cmcl_jax.config import ConfigError
 from cmcl_jax.open_stream import distinct_orders
 from cmcl_jax.progress import RunsProgress
-from cmcl_jax.train import train_heads
+from cmcl_jax.train import train_epochs
 from cmcl_jax.train_joint import update_heads
 from feature_cache.errors import UnknownNameError
 
@@ -97,11 +97,11 @@ def test_a_comparison_that_was_stopped_goes_on_to_the_same_bytes(
 
 
 def test_orders_share_their_compiled_programs(tiny_config: ConfigDict, tmp_path: Path) -> None:
-    train_heads.clear_cache()
+    train_epochs.clear_cache()
     update_heads.clear_cache()
     with RunsProgress(Console(file=io.StringIO()), 6) as progress:
         train_all(tiny_config, METHODS, 2, tmp_path, progress)
-    assert train_heads._cache_size() == 2, "vanilla and dns"
+    assert train_epochs._cache_size() == 2, "vanilla and dns"
     assert update_heads._cache_size() == 1, "joint"
 
 

@@ -19,7 +19,7 @@ from cmcl_jax.continual import DivergedError, run
 from cmcl_jax.methods import method_from_config
 from cmcl_jax.open_stream import open_stream
 from cmcl_jax.progress import Progress
-from cmcl_jax.train import Learned, learn, train_heads
+from cmcl_jax.train import Learned, learn, train_epochs
 from cmcl_jax.workdir import RunError, Workdir
 from feature_cache import open_cache
 from feature_cache.errors import UserError
@@ -179,10 +179,10 @@ def test_steps_of_equal_data_see_it_in_different_orders(tiny_config: ConfigDict,
 
 
 def test_a_progress_bar_costs_no_compilation_and_changes_no_bit(tiny_config: ConfigDict, tmp_path: Path) -> None:
-    train_heads.clear_cache()
+    train_epochs.clear_cache()
     with Progress(Console(file=io.StringIO())) as progress:
         run(tiny_config, tmp_path / "shown", progress)
-    assert train_heads._cache_size() == 1
+    assert train_epochs._cache_size() == 1
     run(tiny_config, tmp_path / "silent")
     assert bits(tmp_path / "shown") == bits(tmp_path / "silent")
 

@@ -20,6 +20,7 @@ from cmcl_jax.heads import Heads
 from cmcl_jax.methods import Method, method_from_config
 from cmcl_jax.methods.dns import DualNullSpace
 from cmcl_jax.methods.dns_partners import PARTNERS, Rows
+from cmcl_jax.null_space import NullSpaceProjector, Subspaces, as_matrix
 from cmcl_jax.train import init_memory, learn
 from feature_cache.errors import UnknownNameError, UserError
 from tests.interrupted import run_that_dies_once
@@ -92,7 +93,7 @@ def test_projectors_span_exactly_what_was_met_and_what_the_partner_made_of_it(pa
     memory = method.after_step(method.init(then, [(A, B), (B, C), (A, D)]), then, ab, ab_features)
     memory = method.after_step(memory, today, bc, bc_features)
     first, second = (rows_of(task) for task in stream)
-    of_a, of_b, of_d = (method.projectors(memory, today, modality) for modality in (A, B, D))
+    of_a, of_b, of_d = (as_matrices(method.projectors(memory, today, modality)) for modality in (A, B, D))
     expected = {
         "fresh": outputs_of(today, B, first[B]),
         "pooled": outputs_of(today, B, np.concatenate([first[B], second[B]])),
@@ -115,13 +116,17 @@ def test_what_pooled_protects_contains_what_fresh_protects() -> None:
         memory = method.init(one_seed(heads), [pair for step, _ in stream for pair in step.pairs])
         for step, features in stream:
             memory = method.after_step(memory, one_seed(heads), step, features)
-        found[partners] = {m: method.projectors(memory, one_seed(heads), m) for m in MODALITIES}
+        found[partners] = {m: as_matrices(method.projectors(memory, one_seed(heads), m)) for m in MODALITIES}
     for modality in MODALITIES:
         fresh, pooled = found["fresh"][modality], found["pooled"][modality]
         np.testing.assert_allclose(fresh.outputs @ pooled.outputs, fresh.outputs, atol=1e-8)
         np.testing.assert_allclose(fresh.inputs, pooled.inputs, atol=1e-8)
     ranks = {partners: sum(np.trace(p.outputs) for p in found[partners].values()) for partners in found}
     assert ranks["pooled"] > ranks["fresh"] + 1
+
+
+def as_matrices(protected: Subspaces) -> NullSpaceProjector:
+    return NullSpaceProjector(*map(as_matrix, protected))
 
 
 def padded_parts(rows: np.ndarray, cuts: list[int]) -> list[Rows]:

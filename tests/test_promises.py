@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 from cmcl_jax.heads import Heads
-from cmcl_jax.methods.base import active_heads, with_heads
 from cmcl_jax.methods.dns import DualNullSpace
 from cmcl_jax.methods.vanilla import Vanilla
-from cmcl_jax.train import learn, train_heads
-from tests.streams import MODALITIES, Task, drift, heads_of_one_seed, learn_all, tasks, training
+from cmcl_jax.train import learn
+from tests.streams import MODALITIES, Task, drift, heads_of_one_seed, learn_all, tasks, train_from, training
 
 A, B, C, D = MODALITIES
 DNS = DualNullSpace(training(), project="updates", rule="relative", input_threshold=1e-10, output_threshold=1e-10)
@@ -41,8 +40,7 @@ def learn_last_step_as_if_partner_were(partner: Heads, stream: list[Task]) -> fl
     one_seed = lambda tree: jax.tree.map(lambda leaf: leaf[0], tree)  # noqa: E731
     state = DNS.before_step(memory, one_seed({**after_bc, B: partner}), step, features.rows)
     state = jax.tree.map(lambda leaf: leaf[None], state)
-    pair, _ = train_heads(DNS, active_heads(after_bc, step), state, features, jax.random.key(step.number)[None])
-    return drift(after_ab, with_heads(after_bc, pair, step), stream[0])
+    return drift(after_ab, train_from(DNS, after_bc, state, stream[2], jax.random.key(step.number)), stream[0])
 
 
 def test_a_stale_partner_or_one_without_its_bias_breaks_the_promise() -> None:

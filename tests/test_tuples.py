@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from cmcl_jax.heads import Heads, apply_head
 from cmcl_jax.losses import all_pairs_info_nce, info_nce
-from cmcl_jax.methods.base import Batch, active_heads, with_heads
+from cmcl_jax.methods.base import Batch, active_heads
 from cmcl_jax.methods.dns import DualNullSpace
 from cmcl_jax.methods.dns_released import ReleasedDualNullSpace
 from cmcl_jax.methods.vanilla import Vanilla
-from cmcl_jax.train import learn, train_heads
-from tests.streams import MODALITIES, ROWS, Task, drift, heads_of_one_seed, learn_all, tasks, training
+from cmcl_jax.train import learn, train_epochs
+from tests.streams import MODALITIES, ROWS, Task, drift, heads_of_one_seed, learn_all, tasks, train_from, training
 
 A, B, C, D = MODALITIES
 DNS = DualNullSpace(training(), project="updates", rule="relative", input_threshold=1e-10, output_threshold=1e-10)
@@ -79,6 +79,7 @@ def test_a_step_trains_on_the_mean_over_all_pairs_of_its_head_outputs() -> None:
         np.testing.assert_allclose(slope, (ahead - behind) / 2e-6, rtol=1e-6)
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class OnePair(Vanilla):
     """Vanilla as it is for two modalities only."""
@@ -112,9 +113,9 @@ def test_one_executable_serves_all_steps_of_as_many_modalities() -> None:
         (step, features._replace(rows=jnp.asarray(rows, jnp.int32)))
         for (step, features), rows in zip(tasks((A, B, C), (B, C, D), (A, B), (C, D)), (24, 7, 30, 11), strict=True)
     ]
-    train_heads.clear_cache()
+    train_epochs.clear_cache()
     learn_all(DNS, stream, heads_of_one_seed())
-    assert train_heads._cache_size() == 2
+    assert train_epochs._cache_size() == 2
 
 
 def moved(before: Heads, after: Heads, modality: str) -> float:
@@ -156,8 +157,7 @@ def as_if_remembered(memory: dict, heads: Heads, task: Task) -> Heads:
     step, features = task
     state = DNS.before_step(memory, jax.tree.map(lambda leaf: leaf[0], heads), step, features.rows)
     state = jax.tree.map(lambda leaf: leaf[None], state)
-    active, _ = train_heads(DNS, active_heads(heads, step), state, features, jax.random.key(2)[None])
-    return with_heads(heads, active, step)
+    return train_from(DNS, heads, state, task, jax.random.key(2))
 
 
 @pytest.mark.slow

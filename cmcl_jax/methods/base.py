@@ -3,29 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, Protocol
 
+import jax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from cmcl_jax.heads import Heads
 from cmcl_jax.losses import DIRECTIONS
+from cmcl_jax.runs import RunAxis
 from cmcl_jax.stream import Step, StepFeatures, Stream
 from feature_cache.errors import UserError
 
 OnEpoch = Callable[[Any, Any], None]
+Scalar = float | Float[Array, ""]
+
+
+STATIC = {"static": True}
+"""Metadata of a field that is part of the program; the others are numbers, which a program takes as they come."""
+
+
+RowsByRole = dict[str, Float[Array, "n _d"]]  # by role
 
 
 class Batch(NamedTuple):
-    """Rows of a step's modalities, by their roles; `valid` is False on the padding of a last, partial batch."""
+    """RowsByRole of a step's modalities, by their roles; `valid` is False on the padding of a last, partial batch."""
 
-    by_role: dict[str, Float[Array, "n _d"]]
+    by_role: RowsByRole
     valid: Bool[Array, " n"]
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Training:
     """How a step is trained, whatever the method.
+
+    A pytree: the numbers that change no shape are its leaves.
 
     Attributes:
         epochs: passes over the step's data.
@@ -37,13 +50,13 @@ class Training:
         direction: of the contrastive loss, "symmetric" or "a_to_b".
     """
 
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    clip_norm: float
-    temperature: float
-    direction: str
+    epochs: int = field(metadata=STATIC)
+    batch_size: int = field(metadata=STATIC)
+    learning_rate: Scalar
+    weight_decay: Scalar
+    clip_norm: Scalar
+    temperature: Scalar
+    direction: str = field(metadata=STATIC)
 
     @classmethod
     def from_config(cls, config: Any) -> Training:
@@ -73,18 +86,18 @@ class Learned(NamedTuple):
     """What a step leaves behind.
 
     Attributes:
-        heads: all heads, with a leading seed axis; those that were not trained are the ones that went in.
-        memory: what the method carries on, with a leading seed axis where `method.memory_per_seed`.
-        losses: `(seeds, epochs)`, mean over the epoch's batches.
+        heads: all heads, with a leading run axis; those that were not trained are the ones that went in.
+        memory: what the method carries on, with a leading run axis where `method.memory_per_run`.
+        losses: `(runs, epochs)`, mean over the epoch's batches.
     """
 
     heads: Heads
     memory: PyTree
-    losses: Float[Array, "seeds epochs"]
+    losses: Float[Array, "runs epochs"]
 
 
 class Learner(Protocol):
-    """Goes through the steps of a stream with one method, for all seeds at once.
+    """Goes through the steps of a stream with one method, for all runs at once.
 
     Attributes:
         stepwise: whether a step trains on its own data alone. If not, a task has no step in which it is learned, and
@@ -94,29 +107,36 @@ class Learner(Protocol):
     stepwise: ClassVar[bool]
 
     def start(self, heads: Heads) -> PyTree:
-        """The memory before the first step, for heads with a leading seed axis."""
+        """The memory before the first step, for heads with a leading run axis."""
         ...
 
     def learn(
         self, heads: Heads, memory: PyTree, step: Step, keys: PRNGKeyArray, on_epoch: OnEpoch | None = None
     ) -> Learned:
-        """One step. `keys` are the run's, one per seed; `on_epoch` is called on the host with (epoch, mean loss)."""
+        """One step. `keys` are the run's, one per run; `on_epoch` is called with each (epoch, loss) of a run."""
         ...
 
 
 class Method(Protocol):
-    """A continual-learning method; a frozen dataclass, hashable, without arrays.
+    """A continual-learning method: a frozen dataclass and a pytree.
+
+    Its leaves are the hyperparameters that change no shape, so that a program serves all their values, and runs with
+    different ones train side by side; everything else about it is static.
 
     The training of a step is one program for the whole stream, so it sees the *active* heads `{"a": head, "b": head}`,
     with `"c"` and so on in steps of more modalities, and a `state` of fixed shapes, never a modality's name. What must
     survive between steps is the `memory`, a pytree of fixed shapes, which only `before_step` and `after_step` see.
-    These five functions are written for one seed and vmapped over seeds; `remembered_modalities` only says what the
-    last of them gets to see, and `learner` who calls them.
+
+    A step may train in other coordinates than those of the heads: `enter` goes there, `gradient` and `update` work
+    there on rows that `enter_rows` has taken along, and `leave` comes back.
+
+    These functions are written for one run and mapped over runs; `remembered_modalities` only says what the last of
+    them gets to see, and `learner` who calls them.
     """
 
     @property
-    def memory_per_seed(self) -> Any:
-        """Whether the memory differs between seeds: a bool for all of it, or a tree of bools, a prefix of it.
+    def memory_per_run(self) -> Any:
+        """Whether the memory differs between runs: a bool for all of it, or a tree of bools, a prefix of it.
 
         What depends on the features alone does not, and is then kept once.
         """
@@ -140,12 +160,24 @@ class Method(Protocol):
         """The state with which the training of a step of so many rows starts, such as a fresh optimizer's."""
         ...
 
-    def gradient(self, state: PyTree, active: Heads, batch: Batch) -> tuple[Float[Array, ""], Heads]:
+    def enter(self, state: PyTree, active: Heads) -> Heads:
+        """The parameters that are trained in the place of the active heads."""
+        ...
+
+    def enter_rows(self, state: PyTree, by_role: RowsByRole) -> RowsByRole:
+        """What those parameters need of the step's rows, row by row."""
+        ...
+
+    def gradient(self, state: PyTree, trained: Heads, batch: Batch) -> tuple[Float[Array, ""], Heads]:
         """Loss and gradients of one batch."""
         ...
 
-    def update(self, state: PyTree, gradients: Heads, active: Heads) -> tuple[Heads, PyTree]:
-        """The active heads and the state after one update."""
+    def update(self, state: PyTree, gradients: Heads, trained: Heads) -> tuple[Heads, PyTree]:
+        """The trained parameters and the state after one update."""
+        ...
+
+    def leave(self, state: PyTree, trained: Heads, active: Heads) -> Heads:
+        """The active heads after the step, which began with `active`."""
         ...
 
     def after_step(self, memory: PyTree, heads: Heads, step: Step, features: StepFeatures) -> PyTree:
@@ -156,7 +188,7 @@ class Method(Protocol):
         """Of which modalities `after_step` gets the features: the step's own, but for the reference's columns."""
         ...
 
-    def learner(self, stream: Stream, dtype: Any) -> Learner:
+    def learner(self, stream: Stream, dtype: Any, axis: RunAxis) -> Learner:
         """Who goes through the stream with this method: `train.StepByStep`, but for a method that is not continual."""
         ...
 

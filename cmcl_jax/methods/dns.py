@@ -5,19 +5,20 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, PyTree
 
 from cmcl_jax.heads import Heads
-from cmcl_jax.memory import projectors_from
-from cmcl_jax.methods.base import Training
+from cmcl_jax.memory import subspaces_from
+from cmcl_jax.methods.base import STATIC, Scalar, Training
 from cmcl_jax.methods.dns_partners import PARTNERS, Rows, Seen
 from cmcl_jax.methods.vanilla import Vanilla
-from cmcl_jax.null_space import NullSpaceProjector, replace_projectors
+from cmcl_jax.null_space import Subspaces, replace_projectors
 from cmcl_jax.null_space.ranks import THRESHOLD_RULES
 from cmcl_jax.optimizers import BIASES, PROJECTED
 from cmcl_jax.stream import Step, StepFeatures
@@ -29,11 +30,19 @@ MODES = {
     "released": "cmcl_jax.methods.dns_released:ReleasedDualNullSpace",
 }
 WITH_HIDDEN_LAYERS = "cmcl_jax.methods.dns_hidden:HiddenDualNullSpace"
+FAST = {
+    ("ours", "exact"): "cmcl_jax.methods.dns_rotated:RotatedDualNullSpace",
+    ("ours", "gradients"): "cmcl_jax.methods.dns_factored:FactoredDualNullSpace",
+    ("released", "exact"): "cmcl_jax.methods.dns_rotated:RotatedReleased",
+    ("released", "gradients"): "cmcl_jax.methods.dns_factored:FactoredReleased",
+}
+"""By mode and `config.dns.project`, what does the same to rounding with linear heads, and without d³ work an update."""
 
 # Below 1 the noise rule would protect noise too; a threshold meant for another rule is noticed so.
 THRESHOLD_RANGES = {"absolute": (0, math.inf), "noise": (1, math.inf)}
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class ProjectedVanilla(Vanilla, abc.ABC):
     """Vanilla with `dual_null_space` in its optimizer; how the projectors come about is the subclass's.
@@ -44,10 +53,10 @@ class ProjectedVanilla(Vanilla, abc.ABC):
         input_threshold, output_threshold: of the two sides; a direction above it is protected.
     """
 
-    project: str
-    rule: str
-    input_threshold: float
-    output_threshold: float
+    project: str = field(metadata=STATIC)
+    rule: str = field(metadata=STATIC)
+    input_threshold: Scalar
+    output_threshold: Scalar
 
     def __post_init__(self) -> None:
         check_name(PROJECTED, "value of config.dns.project", self.project)
@@ -55,19 +64,32 @@ class ProjectedVanilla(Vanilla, abc.ABC):
         low, high = THRESHOLD_RANGES.get(self.rule, (0, 1))
         for side in ("input_threshold", "output_threshold"):
             threshold = getattr(self, side)
+            if not isinstance(threshold, int | float):  # the run axis of checked ones
+                continue
             if not low <= threshold < high:
                 allowed = f"at least {low}" if high == math.inf else f"at least {low} and less than {high}"
                 raise UserError(f"config.dns.{side} must be {allowed} by the {self.rule} rule, but it is {threshold}.")
 
     def before_step(self, memory: PyTree, heads: Heads, step: Step, rows: Int[Array, ""]) -> PyTree:
-        projectors = {role: self.projectors(memory, heads, modality) for role, modality in step.roles.items()}
-        return replace_projectors(super().before_step(memory, heads, step, rows), projectors)
+        return replace_projectors(
+            super().before_step(memory, heads, step, rows), self.all_projectors(memory, heads, step)
+        )
+
+    def all_projectors(self, memory: PyTree, heads: Heads, step: Step) -> dict[str, PyTree]:
+        """By role, what the heads of a step must not move."""
+        return {role: self.projectors(memory, heads, modality) for role, modality in step.roles.items()}
+
+    @property
+    @abc.abstractmethod
+    def protects_biases(self) -> bool:
+        """Whether biases are projected, too."""
 
     @abc.abstractmethod
     def projectors(self, memory: PyTree, heads: Heads, modality: str) -> PyTree:
-        """What the head of a modality must not move: a `NullSpaceProjector`, or one for each of its layers."""
+        """What the head of a modality must not move: `Subspaces`, or such for each of its layers."""
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class DualNullSpace(ProjectedVanilla):
     """The null space as the theory has it: moments of all that was met, today's partner heads, biases protected.
@@ -85,10 +107,10 @@ class DualNullSpace(ProjectedVanilla):
           relative threshold; weighing them like all rows together would keep them, but push old captions below it.
     """
 
-    one_sided: bool = False
-    biases: str = "leafwise"
-    partners: str = "fresh"
-    class_texts: bool = False
+    one_sided: bool = field(default=False, metadata=STATIC)
+    biases: str = field(default="leafwise", metadata=STATIC)
+    partners: str = field(default="fresh", metadata=STATIC)
+    class_texts: bool = field(default=False, metadata=STATIC)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -101,8 +123,12 @@ class DualNullSpace(ProjectedVanilla):
             )
 
     @property
-    def memory_per_seed(self) -> Any:
-        return PARTNERS[self.partners].per_seed
+    def memory_per_run(self) -> Any:
+        return PARTNERS[self.partners].per_run
+
+    @property
+    def protects_biases(self) -> bool:
+        return self.biases != "free"
 
     def optimizer(self) -> optax.GradientTransformation:
         return self._adamw_with_decay(self.project, self.biases)
@@ -111,7 +137,7 @@ class DualNullSpace(ProjectedVanilla):
         return PARTNERS[self.partners].init(heads, pairs)
 
     def projectors(self, memory: PyTree, heads: Heads, modality: str) -> PyTree:
-        found: NullSpaceProjector = projectors_from(
+        found: Subspaces = subspaces_from(
             *PARTNERS[self.partners].met(memory, heads, modality),
             (self.input_threshold, self.output_threshold),
             rule=self.rule,
@@ -132,7 +158,10 @@ class DualNullSpace(ProjectedVanilla):
 
 
 def from_config(config: Any, training: Training) -> ProjectedVanilla:
-    """DNS in the mode and with the settings of `config.dns`; fields that are None take the mode's default."""
+    """DNS in the mode and with the settings of `config.dns`; fields that are None take the mode's default.
+
+    Linear heads train by factors or in rotated coordinates where that is the same to rounding, see `FAST`.
+    """
     given = {name: value for name, value in config.dns.items() if name != "mode" and value is not None}
     build = resolve(MODES, "value of config.dns.mode", config.dns.mode)
     if config.head.hidden:
@@ -147,7 +176,11 @@ def from_config(config: Any, training: Training) -> ProjectedVanilla:
         raise UserError(
             f"config.dns.{min(unknown)} has no meaning with config.dns.mode = {config.dns.mode!r}; leave it at None."
         )
-    method: ProjectedVanilla = build(training, **{**DEFAULTS[config.dns.mode], **given})
+    settings = {**DEFAULTS[config.dns.mode], **given}
+    fast = FAST.get((config.dns.mode, settings["project"]))
+    if fast and not config.head.hidden and settings.get("biases") != "stacked":
+        build = resolve({"fast": fast}, "form", "fast")
+    method: ProjectedVanilla = build(training, **settings)
     return method
 
 

@@ -24,13 +24,14 @@ from cmcl_jax.methods.dns import DualNullSpace
 from cmcl_jax.methods.dns_partners import PARTNERS, Met, Rows, Seen
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class HiddenDualNullSpace(DualNullSpace):
     """`DualNullSpace` for heads with hidden layers.
 
     The memory is `{"output": …, "hidden": {modality: {"hidden_0": LayerMemory, …}}}`: what `partners` says of linear
     heads, for the output layers and their features `φ`, and the inputs of the hidden layers, pooled over all pairs.
-    It depends on the seed.
+    It depends on the run.
 
     Attributes:
         one_sided: of the output layer; hidden layers always are. In them the directions of old scores differ from row
@@ -39,7 +40,7 @@ class HiddenDualNullSpace(DualNullSpace):
     """
 
     @property
-    def memory_per_seed(self) -> Any:
+    def memory_per_run(self) -> Any:
         return True
 
     def init(self, heads: Heads, pairs: Sequence[tuple[str, str]]) -> PyTree:

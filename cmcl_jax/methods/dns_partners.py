@@ -48,10 +48,10 @@ class Partners(Protocol):
     """How partners are remembered.
 
     Attributes:
-        per_seed: whether the memory differs between seeds, a pytree prefix of it.
+        per_run: whether the memory differs between runs, a pytree prefix of it.
     """
 
-    per_seed: ClassVar[Any]
+    per_run: ClassVar[Any]
 
     def init(self, heads: Heads, pairs: Sequence[tuple[str, str]]) -> PyTree:
         """The memory before the first step of a stream with these pairs of modalities."""
@@ -76,7 +76,7 @@ class Fresh:
     moment of its inputs, and the counter that the rule "noise" reads has them as often (see `projectors_from`).
     """
 
-    per_seed: ClassVar[Any] = False
+    per_run: ClassVar[Any] = False
 
     def init(self, heads: Heads, pairs: Sequence[tuple[str, str]]) -> PyTree:
         empty = _empty_inputs(heads)
@@ -103,7 +103,7 @@ class Pooled:
     modalities counts its rows once here, and once for each of its pairs there.
     """
 
-    per_seed: ClassVar[Any] = False
+    per_run: ClassVar[Any] = False
 
     def init(self, heads: Heads, pairs: Sequence[tuple[str, str]]) -> PyTree:
         empty, trained = _empty_inputs(heads), {modality for pair in pairs for modality in pair}
@@ -141,7 +141,7 @@ class Stale:
     promise as soon as a partner trains with somebody else: it is here to be compared with.
     """
 
-    per_seed: ClassVar[Any] = {"inputs": False, "partner_outputs": True}
+    per_run: ClassVar[Any] = {"inputs": False, "partner_outputs": True}
 
     def init(self, heads: Heads, pairs: Sequence[tuple[str, str]]) -> PyTree:
         trained = dict.fromkeys(modality for pair in pairs for modality in pair)

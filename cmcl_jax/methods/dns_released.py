@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -12,12 +12,14 @@ import optax
 from jaxtyping import Array, Bool, Float, PyTree
 
 from cmcl_jax.heads import Heads
+from cmcl_jax.methods.base import STATIC
 from cmcl_jax.methods.dns import ProjectedVanilla
-from cmcl_jax.null_space import HIGHEST, NullSpaceProjector, projector
+from cmcl_jax.null_space import HIGHEST, Subspaces, subspace
 from cmcl_jax.stream import Step, StepFeatures, Stream
 from feature_cache.errors import UserError
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class ReleasedDualNullSpace(ProjectedVanilla):
     """The published arithmetic, its departures from the theory included.
@@ -34,7 +36,7 @@ class ReleasedDualNullSpace(ProjectedVanilla):
           code does; wrong in 5 of the paper's 11 steps, so it is off by default.
     """
 
-    released_columns: bool = False
+    released_columns: bool = field(default=False, metadata=STATIC)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -45,8 +47,12 @@ class ReleasedDualNullSpace(ProjectedVanilla):
             )
 
     @property
-    def memory_per_seed(self) -> Any:
+    def memory_per_run(self) -> Any:
         return {"inputs": False, "partner_outputs": True, "count": False}
+
+    @property
+    def protects_biases(self) -> bool:
+        return False
 
     def optimizer(self) -> optax.GradientTransformation:
         return self._adamw_with_decay(self.project, biases="free")
@@ -61,11 +67,11 @@ class ReleasedDualNullSpace(ProjectedVanilla):
             "count": jnp.zeros(()),
         }
 
-    def projectors(self, memory: PyTree, heads: Heads, modality: str) -> NullSpaceProjector:
+    def projectors(self, memory: PyTree, heads: Heads, modality: str) -> Subspaces:
         del heads
-        return NullSpaceProjector(
-            _projector(memory["inputs"][modality], self.input_threshold, self.rule),
-            _projector(memory["partner_outputs"][modality], self.output_threshold, self.rule),
+        return Subspaces(
+            _subspace(memory["inputs"][modality], self.input_threshold, self.rule),
+            _subspace(memory["partner_outputs"][modality], self.output_threshold, self.rule),
         )
 
     def after_step(self, memory: PyTree, heads: Heads, step: Step, features: StepFeatures) -> PyTree:
@@ -93,7 +99,7 @@ class ReleasedDualNullSpace(ProjectedVanilla):
         return first
 
 
-_projector = jax.jit(projector, static_argnames="rule")
+_subspace = jax.jit(subspace, static_argnames="rule")
 
 
 @jax.jit

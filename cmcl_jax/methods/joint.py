@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, PyTree
@@ -14,10 +15,12 @@ from cmcl_jax.heads import Heads
 from cmcl_jax.methods.base import Learner, Training, active_heads, with_heads
 from cmcl_jax.methods.vanilla import Vanilla
 from cmcl_jax.optimizers import clip_by_global_norm, dns_adamw, linear_decay
+from cmcl_jax.runs import RunAxis
 from cmcl_jax.stream import Step, Stream
 from cmcl_jax.train_joint import AllAtOnce
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Joint(Vanilla):
     """Vanilla's loss, clipping and AdamW on batches of all steps, with one AdamW per head and one decay for the run.
@@ -27,7 +30,7 @@ class Joint(Vanilla):
     """
 
     @property
-    def memory_per_seed(self) -> Any:
+    def memory_per_run(self) -> Any:
         return True
 
     def optimizer(self) -> optax.GradientTransformation:
@@ -59,8 +62,8 @@ class Joint(Vanilla):
     def after_update(self, memory: PyTree, state: PyTree, step: Step) -> PyTree:
         return {**state, "adamw": with_heads(memory["adamw"], state["adamw"], step)}
 
-    def learner(self, stream: Stream, dtype: Any) -> Learner:
-        return AllAtOnce(self, stream, jnp.dtype(dtype))
+    def learner(self, stream: Stream, dtype: Any, axis: RunAxis) -> Learner:
+        return AllAtOnce(self, stream, jnp.dtype(dtype), axis)
 
 
 def from_config(config: Any, training: Training) -> Joint:

@@ -8,16 +8,18 @@ from typing import Any
 
 import jax
 import optax
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from cmcl_jax.heads import Heads, apply_head
 from cmcl_jax.losses import all_pairs_info_nce
-from cmcl_jax.methods.base import Batch, Learner, Training, active_heads
+from cmcl_jax.methods.base import Batch, Learner, RowsByRole, Training, active_heads
 from cmcl_jax.optimizers import dns_adamw, linear_decay, start_decay
+from cmcl_jax.runs import RunAxis
 from cmcl_jax.stream import Step, StepFeatures, Stream
 from cmcl_jax.train import StepByStep
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Vanilla:
     """AdamW on the contrastive loss of the step's own data, with a fresh optimizer and a linear decay each step."""
@@ -25,7 +27,7 @@ class Vanilla:
     training: Training
 
     @property
-    def memory_per_seed(self) -> Any:
+    def memory_per_run(self) -> Any:
         return False
 
     @property
@@ -36,11 +38,13 @@ class Vanilla:
         """One step's optimizer."""
         return self._adamw_with_decay(project=None)
 
-    def _adamw_with_decay(self, project: str | None, biases: str = "leafwise") -> optax.GradientTransformation:
+    def _adamw_with_decay(
+        self, project: str | None, biases: str = "leafwise", clip: bool = True
+    ) -> optax.GradientTransformation:
         adamw = dns_adamw(
             self.training.learning_rate,
             weight_decay=self.training.weight_decay,
-            clip_norm=self.training.clip_norm,
+            clip_norm=self.training.clip_norm if clip else None,
             project=project,
             biases=biases,
         )
@@ -54,17 +58,33 @@ class Vanilla:
         del memory
         return start_decay(self.optimizer().init(active_heads(heads, step)), self.training.total_updates(rows))
 
-    def gradient(self, state: PyTree, active: Heads, batch: Batch) -> tuple[jax.Array, Heads]:
+    def enter(self, state: PyTree, active: Heads) -> Heads:
         del state
-        return jax.value_and_grad(self._loss)(active, batch)
+        return active
 
-    def _loss(self, active: Heads, batch: Batch) -> jax.Array:
-        z = {role: apply_head(active[role], rows) for role, rows in batch.by_role.items()}
-        return all_pairs_info_nce(z, batch.valid, self.training.temperature, self.training.direction)
+    def enter_rows(self, state: PyTree, by_role: RowsByRole) -> RowsByRole:
+        del state
+        return by_role
 
-    def update(self, state: PyTree, gradients: Heads, active: Heads) -> tuple[Heads, PyTree]:
-        updates, state = self.optimizer().update(gradients, state, active)
-        return optax.apply_updates(active, updates), state
+    def gradient(self, state: PyTree, trained: Heads, batch: Batch) -> tuple[Float[Array, ""], Heads]:
+        del state
+
+        def loss(heads: Heads) -> Float[Array, ""]:
+            return self.loss({role: apply_head(heads[role], rows) for role, rows in batch.by_role.items()}, batch.valid)
+
+        return jax.value_and_grad(loss)(trained)
+
+    def loss(self, outputs: RowsByRole, valid: Bool[Array, " n"]) -> Float[Array, ""]:
+        """The contrastive loss of a batch, given the outputs of its heads."""
+        return all_pairs_info_nce(outputs, valid, self.training.temperature, self.training.direction)
+
+    def update(self, state: PyTree, gradients: Heads, trained: Heads) -> tuple[Heads, PyTree]:
+        updates, state = self.optimizer().update(gradients, state, trained)
+        return optax.apply_updates(trained, updates), state
+
+    def leave(self, state: PyTree, trained: Heads, active: Heads) -> Heads:
+        del state, active
+        return trained
 
     def after_step(self, memory: PyTree, heads: Heads, step: Step, features: StepFeatures) -> PyTree:
         del heads, step, features
@@ -74,8 +94,8 @@ class Vanilla:
         del stream
         return step.modalities
 
-    def learner(self, stream: Stream, dtype: Any) -> Learner:
-        return StepByStep(self, stream, dtype)
+    def learner(self, stream: Stream, dtype: Any, axis: RunAxis) -> Learner:
+        return StepByStep(self, stream, dtype, axis)
 
 
 def from_config(config: Any, training: Training) -> Vanilla:

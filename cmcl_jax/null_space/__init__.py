@@ -13,7 +13,15 @@ variables.py     projectors outside of Flax NNX's Variables
 
 from cmcl_jax.null_space.adapters import LowRankAdapter, adapter_kernel, adapter_projectors, init_adapter
 from cmcl_jax.null_space.layouts import WeightDimensionNumbers
-from cmcl_jax.null_space.projectors import HIGHEST, NullSpaceProjector, projector
+from cmcl_jax.null_space.projectors import (
+    HIGHEST,
+    NullSpaceProjector,
+    Subspace,
+    Subspaces,
+    as_matrix,
+    projector,
+    subspace,
+)
 from cmcl_jax.null_space.protection import protected_fraction, replace_projectors
 from cmcl_jax.null_space.ranks import THRESHOLD_RULES
 from cmcl_jax.null_space.rotation import RotatedState, in_rotated_coordinates
@@ -28,9 +36,12 @@ __all__ = [
     "NullSpaceProjector",
     "RotatedState",
     "StackedBiasesState",
+    "Subspace",
+    "Subspaces",
     "WeightDimensionNumbers",
     "adapter_kernel",
     "adapter_projectors",
+    "as_matrix",
     "dual_null_space",
     "in_rotated_coordinates",
     "init_adapter",
@@ -38,4 +49,5 @@ __all__ = [
     "protected_fraction",
     "replace_projectors",
     "stack_biases",
+    "subspace",
 ]

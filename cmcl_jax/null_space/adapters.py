@@ -31,7 +31,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from cmcl_jax.null_space.layouts import DENSE
-from cmcl_jax.null_space.projectors import HIGHEST, NullSpaceProjector
+from cmcl_jax.null_space.projectors import HIGHEST, NullSpaceProjector, as_matrix
 
 
 class LowRankAdapter(NamedTuple):
@@ -155,6 +155,7 @@ def _both_sides(caller: str, projector: NullSpaceProjector) -> tuple[Array, Arra
             f"{caller}: the projector's side {'inputs' if inputs is None else 'outputs'} is None. Give a matrix: "
             "jnp.eye(d) protects every direction."
         )
+    inputs, outputs = as_matrix(inputs), as_matrix(outputs)
     if inputs.ndim != 2 or outputs.ndim != 2:
         raise ValueError(
             f"{caller}: the projector's sides have shapes {inputs.shape} and {outputs.shape}, but an adapter is of one "

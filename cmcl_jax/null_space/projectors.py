@@ -9,13 +9,25 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from cmcl_jax.null_space.layouts import WeightDimensionNumbers, sizes
 from cmcl_jax.null_space.ranks import directions_kept
 from cmcl_jax.null_space.variables import in_mapping_of
 
 HIGHEST = jax.lax.Precision.HIGHEST
+
+
+class Subspace(NamedTuple):
+    """A subspace as a set of coordinates: an orthonormal basis of the whole space, and which of its vectors span it.
+
+    Attributes:
+        vectors: `(*batch, d, d)`, orthonormal columns. The identity where all of them or none are protected.
+        protected: `(*batch, d)`, the columns that span the subspace.
+    """
+
+    vectors: Float[Array, "*batch d d"]
+    protected: Bool[Array, "*batch d"]
 
 
 class NullSpaceProjector(NamedTuple):
@@ -30,6 +42,21 @@ class NullSpaceProjector(NamedTuple):
 
     inputs: Float[Array, "*batch d_in d_in"] | None
     outputs: Float[Array, "*batch d_out d_out"] | None
+
+
+class Subspaces(NamedTuple):
+    """The same as coordinates: what a transform that works in an eigenbasis need not find again.
+
+    Attributes:
+        inputs, outputs: what the projectors of `NullSpaceProjector` project onto.
+    """
+
+    inputs: Subspace | None
+    outputs: Subspace
+
+
+Protected = NullSpaceProjector | Subspaces
+Side = Array | Subspace
 
 
 def projector(
@@ -65,14 +92,57 @@ def projector(
         Array([[1., 0.],
                [0., 0.]], dtype=float32)
     """
+    return as_matrix(subspace(second_moment, threshold, rule, rows=rows))
+
+
+def subspace(
+    second_moment: Float[Array, "d d"],
+    threshold: float | Float[Array, ""],
+    rule: str = "absolute",
+    *,
+    rows: float | Array | None = None,
+) -> Subspace:
+    """The directions that a second moment marks as used, in its own eigenbasis; arguments as those of `projector`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> subspace(jnp.diag(jnp.array([1e-3, 2.0])), threshold=0.01).protected
+        Array([ True, False], dtype=bool)
+    """
     if second_moment.ndim != 2 or second_moment.shape[0] != second_moment.shape[1]:
         raise ValueError(f"projector: second_moment must be square, (d, d), but its shape is {second_moment.shape}.")
     _check_finite(second_moment)
     moment = at_least_single(second_moment)
     finite = jnp.all(jnp.isfinite(moment))
-    u, s, _ = jnp.linalg.svd(jnp.where(finite, moment, 0), hermitian=True)
-    kept = jnp.where(directions_kept(s, threshold, rule, rows), u, 0)
-    return jnp.where(finite, jnp.matmul(kept, adjoint(kept), precision=HIGHEST), jnp.nan)
+    vectors, s, _ = jnp.linalg.svd(jnp.where(finite, moment, 0), hermitian=True)
+    return _in_basis(vectors, directions_kept(s, threshold, rule, rows), finite)
+
+
+def as_subspace(side: Float[Array, "*batch d d"] | Subspace) -> Subspace:
+    """A projector in an eigenbasis of its own, found by `jnp.linalg.svd`; a `Subspace` as it is.
+
+    Within what is protected, and within what is free, a projector's matrix knows no directions: the basis is whichever
+    the decomposition gives.
+    """
+    if isinstance(side, Subspace):
+        return side
+    finite = jnp.all(jnp.isfinite(side), axis=(-2, -1))
+    vectors, values, _ = jnp.linalg.svd(jnp.where(finite[..., None, None], side, 0), hermitian=True)
+    return _in_basis(vectors, values > 0.5, finite)
+
+
+def as_matrix(side: Float[Array, "*batch d d"] | Subspace) -> Float[Array, "*batch d d"]:
+    """The projector's matrix `U_k U_k^T`."""
+    if not isinstance(side, Subspace):
+        return side
+    kept = jnp.where(side.protected[..., None, :], side.vectors, side.vectors * 0)  # 0 · NaN stays NaN
+    return jnp.matmul(kept, adjoint(kept), precision=HIGHEST)
+
+
+def _in_basis(vectors: Float[Array, "*batch d d"], protected: Bool[Array, "*batch d"], finite: Array) -> Subspace:
+    all_or_none = jnp.all(protected == protected[..., :1], axis=-1)[..., None, None]
+    vectors = jnp.where(all_or_none, jnp.eye(vectors.shape[-1], dtype=vectors.dtype), vectors)
+    return Subspace(jnp.where(finite[..., None, None], vectors, jnp.nan), protected)
 
 
 def at_least_single(array: ArrayLike) -> Array:
@@ -110,7 +180,7 @@ def nothing_to_protect(
 
 def is_entry(node: PyTree) -> bool:
     """Whether a node is what a tree of projectors has in place of a leaf; `masked` leaves a `MaskedNode` there."""
-    return node is None or isinstance(node, NullSpaceProjector | optax.MaskedNode)
+    return node is None or isinstance(node, NullSpaceProjector | Subspaces | optax.MaskedNode)
 
 
 def fit_projectors(projectors: PyTree, like: PyTree) -> PyTree:
@@ -125,7 +195,7 @@ def fit_projectors(projectors: PyTree, like: PyTree) -> PyTree:
         ) from error
 
 
-def _fit_subtree(top: tuple[Any, ...], new: NullSpaceProjector | None, olds: PyTree) -> PyTree:
+def _fit_subtree(top: tuple[Any, ...], new: Protected | None, olds: PyTree) -> PyTree:
     entries = jax.tree.leaves(olds, is_leaf=is_entry)
     if new is not None and entries and all(old is None for old in entries):
         raise ValueError(
@@ -136,24 +206,31 @@ def _fit_subtree(top: tuple[Any, ...], new: NullSpaceProjector | None, olds: PyT
     return jax.tree.map_with_path(lambda path, old: _fit(new, old, name(path)), olds, is_leaf=is_entry)
 
 
-def _fit(new: NullSpaceProjector | None, old: NullSpaceProjector | None, name: str) -> NullSpaceProjector | None:
-    if not isinstance(old, NullSpaceProjector):
+def _fit(new: Protected | None, old: Protected | None, name: str) -> Protected | None:
+    if not isinstance(old, NullSpaceProjector | Subspaces):
         return old
     if new is None:
-        new = NullSpaceProjector(*(None if side is None else jnp.zeros_like(side) for side in old))
-    return NullSpaceProjector(
-        None if old.inputs is None else _fit_side(f"{name}.inputs", new.inputs, old.inputs),
-        None if old.outputs is None else _fit_side(f"{name}.outputs", new.outputs, old.outputs),
-    )
+        new = NullSpaceProjector(*(None if side is None else jnp.zeros_like(_matrix_like(side)) for side in old))
+    sides = zip(old._fields, new, old, strict=True)
+    fitted: list[Any] = [None if had is None else _fit_side(f"{name}.{side}", given, had) for side, given, had in sides]
+    return type(old)(*fitted)
 
 
-def _fit_side(side: str, new: Array | None, old: Array) -> Array:
+def _fit_side(side: str, new: Side | None, old: Side) -> Side:
+    like = _matrix_like(old)
     if new is None:
-        new = jnp.eye(old.shape[-1], dtype=old.dtype)
+        new = jnp.eye(like.shape[-1], dtype=like.dtype)
+    shape = _matrix_like(new).shape
+    if shape not in (like.shape, like.shape[-2:]):
+        for_all = f" or, for all of them, {like.shape[-2:]}" if like.ndim > 2 else ""
+        raise ValueError(f"{side} has shape {shape} where the parameters need {like.shape}{for_all}")
+    fitted = as_subspace(new) if isinstance(old, Subspace) else as_matrix(new)
     # A copy, for one projector may serve many leaves and stays the caller's: a state that shares it cannot be donated.
-    if new.shape == old.shape:
-        return jnp.array(new, old.dtype, copy=True)
-    if new.shape == old.shape[-2:]:
-        return jnp.array(jnp.broadcast_to(new, old.shape), old.dtype, copy=True)
-    for_all = f" or, for all of them, {old.shape[-2:]}" if old.ndim > 2 else ""
-    raise ValueError(f"{side} has shape {new.shape} where the parameters need {old.shape}{for_all}")
+    copied = lambda new, old: jnp.array(jnp.broadcast_to(new, old.shape), old.dtype, copy=True)  # noqa: E731
+    placed: Side = jax.tree.map(copied, fitted, old)
+    return placed
+
+
+def _matrix_like(side: Side) -> Array:
+    """Something of the shape and dtype of the projector's matrix."""
+    return side.vectors if isinstance(side, Subspace) else side

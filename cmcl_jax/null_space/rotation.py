@@ -6,8 +6,6 @@ In the eigenbases `U_in`, `U_out` of the projectors a kernel is `C = U_in^T K U_
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -18,40 +16,21 @@ from jaxtyping import Array, Bool, Float, PyTree
 from cmcl_jax.null_space.layouts import DimensionNumbers, WeightDimensionNumbers, as_matrices, numbers_of_leaves
 from cmcl_jax.null_space.projectors import (
     HIGHEST,
-    NullSpaceProjector,
+    Subspace,
+    Subspaces,
     adjoint,
     fit_projectors,
-    is_entry,
     nothing_to_protect,
 )
 from cmcl_jax.null_space.protection import is_protecting, map_entries
 from cmcl_jax.null_space.variables import with_variables_of, without_variables
 
 
-class Basis(NamedTuple):
-    """Eigenvectors of a projector.
-
-    Attributes:
-        vectors: `(*batch, d, d)`, orthonormal columns. The identity where all of them or none are protected.
-        protected: `(*batch, d)`, which of them are.
-    """
-
-    vectors: Float[Array, "*batch d d"]
-    protected: Bool[Array, "*batch d"]
-
-
-class Coordinates(NamedTuple):
-    """What one leaf must not move, as coordinates. `inputs` is `None` for a bias, whose only input is protected."""
-
-    inputs: Basis | None
-    outputs: Basis
-
-
 class RotatedState(NamedTuple):
     """State of `in_rotated_coordinates`.
 
     Attributes:
-        coordinates: the parameters' tree with `Coordinates` or `None` in place of each leaf.
+        coordinates: the parameters' tree with `Subspaces` or `None` in place of each leaf.
         numbers: the same tree with the `WeightDimensionNumbers` or `None` of each leaf. They are static: no arrays.
         inner_state: that of the inner optimizer, in these coordinates.
     """
@@ -62,10 +41,8 @@ class RotatedState(NamedTuple):
 
     def with_projectors(self, projectors: PyTree) -> RotatedState:
         """See `replace_projectors`."""
-        old = jax.tree.map(_vectors, without_variables(self.coordinates), is_leaf=_is_entry)
-        fitted = fit_projectors(projectors, old)
-        new = jax.tree.map(partial(_coordinates, _basis), fitted, is_leaf=is_entry)
-        return self._replace(coordinates=with_variables_of(self.coordinates, new))
+        fitted = fit_projectors(projectors, without_variables(self.coordinates))
+        return self._replace(coordinates=with_variables_of(self.coordinates, fitted))
 
     def protected_part(self, updates: PyTree) -> PyTree:
         """The protected coordinates of each leaf, zeros elsewhere and for a leaf without coordinates."""
@@ -88,17 +65,19 @@ def in_rotated_coordinates(
     clipping and factored moments are those of the free part. Optimizers that scale elements are another
     optimizer in other coordinates, so the path differs from that of the projected one, with the same promise.
 
-    Within what is protected, and within what is free, all directions are alike to a projector; the decomposition picks
-    one basis of many: the same on the same machine, perhaps another in another precision or with another LAPACK. An
-    optimizer that scales elements then takes another path there, as with another random seed.
+    The coordinates of a `Subspace` are its own, so that those of a second moment are its principal directions. A
+    projector given as a matrix knows no directions within what is protected, and within what is free: the decomposition
+    picks one basis of many, the same on the same machine, perhaps another in another precision or with another LAPACK.
+    An optimizer that scales elements then takes another path there, as with another random seed. So it does among
+    principal directions of equal strength, such as those that no row has.
 
     Broken, as for every strength, by what comes *after* it and is not a scaling by a scalar: elementwise rescaling,
     sign or decay in the original coordinates. Put the decay inside.
 
     The state starts with nothing to protect, in the identity basis: a first step is that of `inner`, bit for bit (under
     jit, XLA may fuse other operations with it, which shows in the last bit). Put projectors in with
-    `replace_projectors`; it finds their eigenbases by `jnp.linalg.svd`, and nothing is compiled again. Within the
-    protected and within the free space the basis is whichever the decomposition gives.
+    `replace_projectors`, which finds the eigenbases of those that are matrices by `jnp.linalg.svd`; nothing is compiled
+    again.
 
     The moments in `inner_state` stay as they are then, and belong to the old coordinates. Start the optimizer afresh
     for a new task, `replace_projectors(tx.init(params), …)`; going on with old moments costs direction and speed for as
@@ -138,8 +117,11 @@ def in_rotated_coordinates(
                 "Leave dual_null_space() out of it, or use it without in_rotated_coordinates()."
             )
 
-        def start(leaf: Array, numbers: WeightDimensionNumbers | None) -> Coordinates | None:
-            return _coordinates(_identity, nothing_to_protect(leaf, numbers, protect_biases))
+        def start(leaf: Array, numbers: WeightDimensionNumbers | None) -> Subspaces | None:
+            zeros = nothing_to_protect(leaf, numbers, protect_biases)
+            if zeros is None or zeros.outputs is None:
+                return None
+            return Subspaces(None if zeros.inputs is None else _all_free(zeros.inputs), _all_free(zeros.outputs))
 
         return RotatedState(jax.tree.map(start, bare, numbers), numbers, inner_state)
 
@@ -155,13 +137,11 @@ def in_rotated_coordinates(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _free(c: Coordinates, numbers: WeightDimensionNumbers, leaf: Array) -> Array:
+def _free(c: Subspaces, numbers: WeightDimensionNumbers, leaf: Array) -> Array:
     return _rotated(c, numbers, leaf, keep_protected=False).astype(leaf.dtype)
 
 
-def _rotated(
-    c: Coordinates, numbers: WeightDimensionNumbers, leaf: Array, *, keep_protected: bool
-) -> Float[Array, ...]:
+def _rotated(c: Subspaces, numbers: WeightDimensionNumbers, leaf: Array, *, keep_protected: bool) -> Float[Array, ...]:
     matrices, undo = as_matrices(leaf, numbers)
     rotated = jnp.matmul(matrices, c.outputs.vectors, precision=HIGHEST)
     if c.inputs is not None:
@@ -169,7 +149,7 @@ def _rotated(
     return undo(jnp.where(_protected(c) == keep_protected, rotated, 0))
 
 
-def _rotated_back(c: Coordinates, numbers: WeightDimensionNumbers, leaf: Array) -> Array:
+def _rotated_back(c: Subspaces, numbers: WeightDimensionNumbers, leaf: Array) -> Array:
     matrices, undo = as_matrices(leaf, numbers)
     masked = jnp.where(_protected(c), 0, matrices)
     back = jnp.matmul(masked, adjoint(c.outputs.vectors), precision=HIGHEST)
@@ -178,36 +158,10 @@ def _rotated_back(c: Coordinates, numbers: WeightDimensionNumbers, leaf: Array) 
     return undo(back).astype(leaf.dtype)
 
 
-def _protected(c: Coordinates) -> Bool[Array, "*batch d_in d_out"]:
+def _protected(c: Subspaces) -> Bool[Array, "*batch d_in d_out"]:
     outputs = c.outputs.protected[..., None, :]
     return outputs if c.inputs is None else c.inputs.protected[..., :, None] & outputs
 
 
-def _basis(p: Float[Array, "*batch d d"]) -> Basis:
-    finite = jnp.all(jnp.isfinite(p), axis=(-2, -1), keepdims=True)
-    vectors, values, _ = jnp.linalg.svd(jnp.where(finite, p, 0), hermitian=True)
-    protected = values > 0.5
-    all_or_none = jnp.all(protected == protected[..., :1], axis=-1)[..., None, None]
-    vectors = jnp.where(all_or_none, jnp.eye(p.shape[-1], dtype=p.dtype), vectors)
-    return Basis(jnp.where(finite, vectors, jnp.nan), protected)
-
-
-def _identity(zeros: Float[Array, "*batch d d"]) -> Basis:
-    return Basis(zeros + jnp.eye(zeros.shape[-1], dtype=zeros.dtype), jnp.zeros(zeros.shape[:-1], bool))
-
-
-def _coordinates(basis: Callable[[Array], Basis], p: NullSpaceProjector | None) -> Coordinates | None:
-    if not isinstance(p, NullSpaceProjector):
-        return p
-    assert p.outputs is not None  # that of a state; only a user's may be one-sided
-    return Coordinates(None if p.inputs is None else basis(p.inputs), basis(p.outputs))
-
-
-def _vectors(c: Coordinates | None) -> NullSpaceProjector | None:
-    if not isinstance(c, Coordinates):
-        return c
-    return NullSpaceProjector(None if c.inputs is None else c.inputs.vectors, c.outputs.vectors)
-
-
-def _is_entry(node: PyTree) -> bool:
-    return isinstance(node, Coordinates) or is_entry(node)
+def _all_free(zeros: Float[Array, "*batch d d"]) -> Subspace:
+    return Subspace(zeros + jnp.eye(zeros.shape[-1], dtype=zeros.dtype), jnp.zeros(zeros.shape[:-1], bool))
