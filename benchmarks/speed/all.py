@@ -3,7 +3,7 @@
     python -m benchmarks.speed.all
     python -m benchmarks.speed.all --tiny --out=/tmp/speed      # to try it
 
-`full_run` has a fifth of the training rows here, and all test rows; its full size is a command of its own.
+`full_run` has a tenth of its training rows here and half of the test rows; its full size is a command of its own.
 """
 
 from __future__ import annotations
@@ -21,8 +21,12 @@ PLAN: dict[str, tuple[list[str], list[str]]] = {
     "per_update": ([], ["--widths=32", "--batches=", "--ranks=", "--repeats=2", "--at_least=0.01"]),
     "evaluation": (["--sizes=1000,3463,10000,30000"], ["--sizes=300,1200", "--width=32"]),
     "cache_reading": ([], ["--rows=500", "--width=32"]),
-    "memory_by_runs": (["--seeds=1,5,10"], ["--width=32", "--seeds=1"]),
-    "full_run": (["--scale=0.2", "--name=full_run_fifth"], ["--widths=32", "--scale=0.01", "--test_scale=0.05"]),
+    "memory_by_runs": (["--seeds=1,5"], ["--width=32", "--seeds=1"]),
+    "sweep_throughput": ([], ["--runs=1,2", "--devices=2", "--steps=2", "--epochs=1"]),
+    "full_run": (
+        ["--scale=0.1", "--test_scale=0.5", "--name=full_run_small"],
+        ["--widths=32", "--scale=0.01", "--test_scale=0.05"],
+    ),
 }
 """By benchmark, its flags, and those for trying it."""
 
