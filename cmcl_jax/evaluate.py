@@ -55,7 +55,5 @@ def _evaluate(
             measured |= resolve(metrics.REGISTRY, "metric", name)(scores, targets, key=key, credit=credit)
         return measured
 
-    measured: dict[str, Array] = jax.lax.map(
-        one_seed, (heads_a, heads_b)
-    )  # one at a time: one block of scores in memory
+    measured: dict[str, Array] = jax.lax.map(one_seed, (heads_a, heads_b))  # in turn: one block of scores in memory
     return measured

@@ -44,8 +44,7 @@ def count(*found: Bool[Array, "n m"]) -> tuple[Int[Array, " n"], ...]:
 
     zeros = (jnp.zeros((), jnp.int32),) * len(found)
     ones = tuple(condition.astype(jnp.int32) for condition in found)
-    counts: tuple[Array, ...] = tuple(jax.lax.reduce(ones, zeros, add, (1,)))
-    return counts
+    return tuple(counts.astype(int) for counts in jax.lax.reduce(ones, zeros, add, (1,)))
 
 
 def hide_nan(scores: Float[Array, "n m"], correct: Bool[Array, "n m"]) -> Float[Array, "n m"]:

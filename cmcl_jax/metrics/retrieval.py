@@ -102,14 +102,14 @@ def _average_precision(
     scores: Float[Array, "block n"], queries: _Queries, groups: Int[Array, " n"], by_group: Int[Array, " n"]
 ) -> Float[Array, " block"]:
     def add_precision_at_member(index: Int[Array, ""], total: Float[Array, " block"]) -> Float[Array, " block"]:
-        # The barrier ties the rows' groups to the loop's index, or XLA computes n² masks before the loop and keeps them.
+        # The barrier ties the rows' groups to the index: else XLA computes their mask before the loop and keeps it.
         group, index = jax.lax.optimization_barrier((queries.group, index))
         same = group[:, None] == groups
         found = hide_nan(scores, same) >= _score_of_member(scores, queries, by_group, index)[:, None]
         correct, everything = count(found & same, found)
         return total + jnp.where(index < queries.size, correct / jnp.maximum(everything, 1), 0)
 
-    total = jax.lax.fori_loop(0, jnp.max(queries.size), add_precision_at_member, jnp.zeros(len(scores)))
+    total: Array = jax.lax.fori_loop(0, jnp.max(queries.size), add_precision_at_member, jnp.zeros(len(scores)))
     return total / queries.size
 
 
