@@ -16,6 +16,8 @@ from pathlib import Path
 VARIABLE = "CMCL_COMPILATION_CACHE"
 DEFAULT = "~/.cache/cmcl_jax/xla"
 MAX_BYTES = 1 << 30  # the least recently used programs go first
+MAX_PROGRAMS = 1000  # ten demos; what JAX adds to a folder of so many takes it 40 ms, longer the more there are
+ENDS = ("cache", "atime")  # of a program's file, and of that with the time of its last use
 SILENT_SINCE = (0, 10, 2)  # before, XLA took tuning flags of its own for missing CPU features at every program it read
 
 
@@ -72,7 +74,7 @@ def cpu_name() -> str:
 
 
 def _prepare(folder: Path) -> None:
-    """The folder exists, can be written, and every program in it is whole.
+    """The folder exists, can be written, has not too many programs, and every one of them is whole.
 
     JAX writes a program, then beside it the time of its last use. One alone was left by a process that died in
     between, and JAX would complain about it in every command to come.
@@ -81,6 +83,8 @@ def _prepare(folder: Path) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder), FileLock(folder / ".lockfile", timeout=10):
-        for program in folder.glob("*-cache"):
-            if not program.with_name(program.name.removesuffix("cache") + "atime").exists():
-                program.unlink()
+        programs, uses = ({file.name.rpartition("-")[0]: file for file in folder.glob(f"*-{end}")} for end in ENDS)
+        recent = sorted(uses.keys() & programs.keys(), key=lambda name: uses[name].stat().st_mtime_ns)[-MAX_PROGRAMS:]
+        for files in (programs, uses):
+            for name in files.keys() - set(recent):
+                files[name].unlink()

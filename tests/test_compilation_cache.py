@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import pytest
 
+from cmcl_jax import compilation_cache
 from cmcl_jax.compilation_cache import VARIABLE, cpu_name, use_compilation_cache
 
 SETTINGS = (
@@ -80,6 +81,19 @@ def test_processes_share_a_folder_and_mend_what_one_of_them_left_when_it_died(tm
     assert finished(program(tmp_path, "-c", ADD)) == "2.0\n"
     assert kept(tmp_path).keys() == programs.keys()
     assert len(last.read_bytes()) > 100
+
+
+def test_a_folder_with_too_many_programs_loses_those_that_were_not_used_for_longest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for age in range(5):
+        for end in ("cache", "atime"):
+            (tmp_path / f"jit_f-{age}-{end}").write_bytes(b"content")
+            os.utime(tmp_path / f"jit_f-{age}-{end}", (1e9 - age, 1e9 - age))
+    monkeypatch.setattr(compilation_cache, "MAX_PROGRAMS", 2)
+    compilation_cache._prepare(tmp_path)
+    left = {file.name for file in tmp_path.iterdir()} - {".lockfile"}
+    assert left == {f"jit_f-{age}-{end}" for age in range(2) for end in ("cache", "atime")}
 
 
 @pytest.mark.parametrize("value", ["off", "file"])
