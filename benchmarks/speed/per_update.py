@@ -22,13 +22,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from cmcl_jax.runs import RunAxis
 
 from benchmarks.speed.measuring import median_ratio
 from benchmarks.speed.peaks import Peaks, bytes_moved, floor_seconds, measure_peaks, operations
 from benchmarks.speed.results import FOLDER, Table, publish
 from cmcl_jax.heads import init_heads
 from cmcl_jax.methods import method_from_config
+from cmcl_jax.runs import RunAxis
 from cmcl_jax.stream import Step, StepFeatures
 from cmcl_jax.train import begin_step, finish_step, init_memory, of_runs, train_epochs
 from configs.defaults import default_config
