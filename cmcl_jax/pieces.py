@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,8 +16,8 @@ class Pace:
     """How many epochs may be trained before the next checkpoint is due.
 
     A piece is a program that does not turn to the host, so its length is chosen before it starts: as many epochs as
-    fit into the time left, going by what a row took in the piece before. Only the first one, of which nothing is
-    known, is a single epoch. Where steps are short, each is thus one piece.
+    fill the time left, going by what a row took in the piece before. Only the first one, of which nothing is known, is
+    a single epoch. Where steps are short, each is thus one piece.
 
     Args:
         minutes: between two checkpoints; 0: after every epoch, None: never within a step.
@@ -43,7 +44,7 @@ class Pace:
             return at_most
         if not self._seconds_per_row:
             return 1
-        return max(1, int(min(at_most, self._left(self._between) / (self._seconds_per_row * rows))))
+        return max(1, math.ceil(min(at_most, self._left(self._between) / (self._seconds_per_row * rows))))
 
     def train(self, train: TrainEpochs, in_step: InStep, epochs: tuple[int, int], rows: int) -> InStep:
         """Trains a piece, and waits for its end if the time matters."""

@@ -3,7 +3,6 @@
 import io
 import json
 import multiprocessing
-import re
 import shutil
 import signal
 import time
@@ -109,14 +108,18 @@ def test_a_checkpoint_of_another_config_is_refused_with_the_difference(tiny_conf
 def test_a_process_killed_inside_steps_and_in_writing_is_resumed_to_the_same_bits(
     tiny_caches: Path, tmp_path: Path
 ) -> None:
-    epochs = 4000  # about a second a step: time to be killed in
+    epochs = 2000  # half a second a step or more: time to be killed in
     flags = ["--config=tests/tiny_config.py", f"--config.cache_dir={tiny_caches}", "--config.method=dns"]
-    flags += [f"--config.training.epochs={epochs}", "--config.checkpoint_minutes=0.001"]
+    flags += [f"--config.training.epochs={epochs}"]
+    minutes = {"whole": None, "killed": 0.002}
     processes = multiprocessing.get_context("forkserver")  # one of which all are forks: modules are imported once
     processes.set_forkserver_preload(["cmcl_jax.continual"])
 
     def start(name: str) -> multiprocessing.process.BaseProcess:
-        process = processes.Process(target=command_line.main, args=(["train", *flags, f"--workdir={tmp_path / name}"],))
+        process = processes.Process(
+            target=command_line.main,
+            args=(["train", *flags, f"--config.checkpoint_minutes={minutes[name]}", f"--workdir={tmp_path / name}"],),
+        )
         process.start()
         return process
 
@@ -132,22 +135,12 @@ def test_a_process_killed_inside_steps_and_in_writing_is_resumed_to_the_same_bit
     whole = start("whole")
     whole.join()
     assert whole.exitcode == 0
-    written: list[int] = []
-
-    def one_inside_a_step_is_written(names: list[str]) -> bool:
-        written.extend(int(name) for name in names if name.isdecimal() and int(name) % epochs)
-        return bool(written)
-
-    def one_is_being_written(names: list[str]) -> bool:
-        return any(re.fullmatch(r"\d+\.orbax-checkpoint-tmp.*", name) for name in names if str(written[0]) not in name)
-
-    kill_when(one_inside_a_step_is_written)
-    kill_when(one_is_being_written)
-    kill_when(lambda names: any(name.isdecimal() and int(name) > epochs for name in names))
+    kill_when(lambda names: any(name.isdecimal() and int(name) % epochs for name in names))
+    kill_when(lambda names: any(int(name.split(".")[0]) > epochs for name in names if "tmp" in name))  # being written
     last = start("killed")
     last.join()
     assert last.exitcode == 0
     assert bits(tmp_path / "killed") == bits(tmp_path / "whole")
     assert not list((tmp_path / "killed" / "checkpoints").glob("*tmp*"))
     resumed = [event for event in events(tmp_path / "killed") if event["event"] == "resumed"]
-    assert len(resumed) == 3 and resumed[0]["epochs"] > 0
+    assert len(resumed) == 2 and resumed[0]["epochs"] > 0
