@@ -20,6 +20,7 @@ from cmcl_jax.progress import Progress
 from cmcl_jax.train import train_epochs
 from tests.interrupted import run_that_dies
 from tests.run_files import bits, events, losses
+from tests.tiny_caches import STEPS
 
 METHODS = [("vanilla", "ours"), ("dns", "ours"), ("dns", "released"), ("joint", "ours")]
 EPOCHS = 2  # of each of four steps
@@ -106,11 +107,12 @@ def test_a_checkpoint_of_another_config_is_refused_with_the_difference(tiny_conf
 
 @pytest.mark.slow
 def test_a_process_killed_inside_steps_and_in_writing_is_resumed_to_the_same_bits(
-    tiny_caches: Path, tmp_path: Path
+    tiny_caches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     epochs = 2000  # half a second a step or more: time to be killed in
     flags = ["--config=tests/tiny_config.py", f"--config.cache_dir={tiny_caches}", "--config.method=dns"]
-    flags += [f"--config.training.epochs={epochs}"]
+    flags += [f"--config.training.epochs={epochs}", f"--config.stream.steps={STEPS[:2]}"]
     minutes = {"whole": None, "killed": 0.002}
     processes = multiprocessing.get_context("forkserver")  # one of which all are forks: modules are imported once
     processes.set_forkserver_preload(["cmcl_jax.continual"])
