@@ -61,14 +61,17 @@ def check_config(config: ConfigDict) -> None:
         value = operator.attrgetter(field)(config)
         if value is not None and (isinstance(value, bool) or value < 1):
             raise ConfigError(f"config.{field} must be at least 1, but it is {value!r}.")
+    minutes = config.checkpoint_minutes
+    if minutes is not None and not minutes >= 0:
+        raise ConfigError(f"config.checkpoint_minutes must be None or at least 0, but it is {minutes!r}.")
     hidden = config.head.hidden
     if not all(isinstance(width, int) and not isinstance(width, bool) and width >= 1 for width in hidden):
         raise ConfigError(f"config.head.hidden must be a tuple of widths of at least 1, but it is {hidden!r}.")
 
 
-def optional(kind: type) -> Any:
-    """A field that is None unless set, and then of a type: shown as None in the config."""
-    return config_dict.placeholder(kind)
+def optional(kind: type, default: Any = None) -> Any:
+    """A field that is None or of a type."""
+    return config_dict.FieldReference(default, field_type=kind)
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""A run: through the stream step by step, with evaluation and a checkpoint after each."""
+"""A run: through the stream step by step, with evaluation and a checkpoint after each, and checkpoints in long ones."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from cmcl_jax.config import check_config
 from cmcl_jax.evaluate import evaluate_task
 from cmcl_jax.heads import Heads, init_heads
 from cmcl_jax.methods import method_from_config
-from cmcl_jax.methods.base import Learner
+from cmcl_jax.methods.base import InPieces, InStep, Learner
 from cmcl_jax.metrics.chance import chance_levels
 from cmcl_jax.metrics.transfer import HEADLINES
 from cmcl_jax.open_stream import open_stream
+from cmcl_jax.pieces import Pace, StepInPieces
 from cmcl_jax.progress import Progress
 from cmcl_jax.runs import RunAxis
 from cmcl_jax.stability_record import record_for
 from cmcl_jax.stream import Step, Stream
-from cmcl_jax.workdir import Workdir
+from cmcl_jax.workdir import Workdir, identity
 from feature_cache.errors import UserError
 
 Matrices = dict[str, Float[np.ndarray, "seeds times tasks"]]
@@ -36,8 +37,8 @@ GALLERY_SEED = 0
 def run(config: ConfigDict, workdir: str | Path, progress: Progress | None = None) -> dict[str, Any]:
     """Trains one method through one stream, with `config.seeds` seeds side by side.
 
-    Writes the folder that docs/architecture.md describes. A run that was killed continues after its last finished step
-    and ends with the same bits; one that is finished is only read.
+    Writes the folder that docs/architecture.md describes. A run that was killed continues at its last checkpoint, which
+    is inside a step if that was long, and ends with the same bits; one that is finished is only read.
 
     Args:
         config: see configs/defaults.py.
@@ -50,6 +51,7 @@ def run(config: ConfigDict, workdir: str | Path, progress: Progress | None = Non
     Raises:
         CacheError, StreamError, UnknownNameError, ConfigError, RunError: if config, caches and workdir do not fit each
           other, or the workdir is damaged or in use.
+        CheckpointError: if a checkpoint cannot be written or read, or is not this run's.
         DivergedError: if a loss or a head is not finite.
     """
     check_config(config)
@@ -70,7 +72,7 @@ class _Run:
 
     def __init__(self, config: ConfigDict, folder: Workdir, progress: Progress) -> None:
         self.config, self.folder, self.progress = config, folder, progress
-        self.dtype = jnp.dtype(config.dtype)
+        self.dtype, self.epochs = jnp.dtype(config.dtype), config.training.epochs
         method = method_from_config(config)
         self.stream: Stream = open_stream(
             config.stream.steps, config.cache_dir, config.encoder, config.stream.row_limit, config.stream.order_seed
@@ -83,22 +85,24 @@ class _Run:
 
     def finish(self) -> dict[str, Any]:
         """Runs what is left of the stream and writes the results."""
-        state = self._start()
-        with Checkpoints(self.folder.checkpoints, keep=self.config.checkpoints_kept) as checkpoints:
-            done, state = checkpoints.restore_latest(state)
-            log = self.folder.open_log(done)
-            self.progress.start(self.config, done)
-            if done == 0:
+        state, pace = self._start(), Pace(self.config.checkpoint_minutes)
+        about = identity(self.config, self.stream)
+        with Checkpoints(self.folder.checkpoints, self.config.checkpoints_kept, about) as checkpoints:
+            trained, state = checkpoints.restore_latest(state)  # numbered by the epochs of all steps
+            log = self.folder.open_log(*divmod(trained, self.epochs))
+            self.progress.start(self.config, trained)
+            if trained == 0:
                 log.write(event="start", step=0, **_row(state["matrices"], 0))
-            for step in self.stream.steps[done:]:
+            for step in self.stream.steps[trained // self.epochs :]:
                 started, before = time.perf_counter(), state["heads"]
-                state, losses = self._learn(state, step)
+                state, losses = self._learn(state, step, self._in_pieces(state, step, checkpoints, trained, pace))
                 event = {"event": "step", "step": step.number, "name": step.name, "losses": losses.tolist()}
                 event["seconds"] = round(time.perf_counter() - started, 3)
                 log.write(**event, **_row(state["matrices"], step.number))
                 if self.record is not None:
                     log.write(**self.record.after_step(step, before, state["heads"]))
-                checkpoints.save(step.number, state)
+                checkpoints.save(step.number * self.epochs, state)
+                pace.saved()
                 self.progress.step_done(step, losses)
         return self.folder.write_results(
             state["matrices"], self.stream, self.config, self._chance(), self.learner.stepwise
@@ -117,21 +121,40 @@ class _Run:
             "matrices": self._measure(heads, {}, 0, set(heads)),
         }
 
-    def _learn(self, state: dict[str, Any], step: Step) -> tuple[dict[str, Any], Float[np.ndarray, "seeds epochs"]]:
+    def _in_pieces(
+        self, state: dict[str, Any], step: Step, checkpoints: Checkpoints, trained: int, pace: Pace
+    ) -> InPieces:
+        """Trains a step, and saves inside it when the pace says so; goes on if the run was resumed inside it."""
+        before = (step.number - 1) * self.epochs
+
+        def save(done: int, in_step: InStep) -> None:
+            self._check_finite(step, np.asarray(in_step.losses)[:, :done], in_step.trained)
+            checkpoints.save(before + done, state, in_step)
+            pace.saved()
+
+        restore = functools.partial(checkpoints.restore_in_step, trained)
+        return StepInPieces(pace, self.stream.rows(step), self.epochs, max(0, trained - before), restore, save)
+
+    def _learn(
+        self, state: dict[str, Any], step: Step, in_pieces: InPieces
+    ) -> tuple[dict[str, Any], Float[np.ndarray, "seeds epochs"]]:
         heads, memory, on_device = self.learner.learn(
-            state["heads"], state["memory"], step, self.keys, self.progress.on_epoch(step)
+            state["heads"], state["memory"], step, self.keys, self.progress.on_epoch(step), in_pieces
         )
         losses = np.asarray(on_device)
         jax.effects_barrier()  # no epoch is reported after its step
+        self._check_finite(step, losses, heads)
+        trained = set(step.modalities) if self.learner.stepwise else set(heads)
+        matrices = self._measure(heads, state["matrices"], step.number, trained)
+        return {"heads": heads, "memory": memory, "matrices": matrices}, losses
+
+    def _check_finite(self, step: Step, losses: Float[np.ndarray, "seeds epochs"], heads: Heads) -> None:
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((losses, heads))):
             raise DivergedError(
                 f"Training diverged in step {step.name}: its losses are {losses.mean(axis=0)}. Lower "
                 f"config.training.learning_rate (now {self.config.training.learning_rate}) or raise "
                 f"config.training.temperature (now {self.config.training.temperature})."
             )
-        trained = set(step.modalities) if self.learner.stepwise else set(heads)
-        matrices = self._measure(heads, state["matrices"], step.number, trained)
-        return {"heads": heads, "memory": memory, "matrices": matrices}, losses
 
     def _chance(self) -> list[dict[str, float]]:
         """What random scores would reach on every test task."""

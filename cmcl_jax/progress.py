@@ -41,17 +41,20 @@ class Progress:
     def __exit__(self, *exception: object) -> None:
         self._bar.stop()
 
-    def start(self, config: ConfigDict, steps_done: int) -> None:
-        """A run begins, with some steps done before."""
+    def start(self, config: ConfigDict, epochs_done: int) -> None:
+        """A run begins, with some epochs, counted over all steps, done before."""
         self._method, self._epochs, self._seeds = config.method, config.training.epochs, config.seeds
         steps = len(config.stream.steps)
         self._bar.start()
         for task in self._bar.task_ids:
             self._bar.remove_task(task)
-        total = steps * self._epochs
-        self._task = self._bar.add_task(self._method, total=total, completed=steps_done * self._epochs, loss="–")
-        if steps_done:
-            self._console.print(f"{self._method}: continues after step {steps_done} of {steps}")
+        self._task = self._bar.add_task(self._method, total=steps * self._epochs, completed=epochs_done, loss="–")
+        done, within = divmod(epochs_done, self._epochs)
+        if within:
+            place = f"in step {done + 1} of {steps}, after epoch {within} of {self._epochs}"
+            self._console.print(f"{self._method}: continues {place}")
+        elif done:
+            self._console.print(f"{self._method}: continues after step {done} of {steps}")
 
     def on_epoch(self, step: Step) -> Callable[[Any, Any], None] | None:
         """The function to call with (epoch, loss) after each seed's epoch; the same one for all steps."""
@@ -97,10 +100,10 @@ class RunsProgress(Progress):
             self._task = self._bar.add_task(self._label, total=self._runs * self._per_run, loss="–")
             self._bar.start()
 
-    def start(self, config: ConfigDict, steps_done: int) -> None:
+    def start(self, config: ConfigDict, epochs_done: int) -> None:
         del config
         self._trained = True
-        self._leave_out(steps_done * self._epochs)
+        self._leave_out(epochs_done)
 
     def on_epoch(self, step: Step) -> Callable[[Any, Any], None] | None:
         if self._console.quiet:

@@ -5,32 +5,18 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from cmcl_jax.heads import Heads
-from cmcl_jax.methods.base import Batch, Learned, Method, OnEpoch, active_heads, with_heads
+from cmcl_jax.methods.base import Batch, InPieces, InStep, Learned, Method, OnEpoch, active_heads, with_heads
 from cmcl_jax.runs import RunAxis, with_run_axis
 from cmcl_jax.stream import Step, StepFeatures, Stream
 
 Carry = tuple[Heads, PyTree, Float[Array, ""]]  # the trained parameters, the method's state, the sum of the losses
-
-
-class InStep(NamedTuple):
-    """Where the training of a step is, every leaf with a leading run axis: what a checkpoint within a step holds.
-
-    Attributes:
-        trained: the parameters under training, in the coordinates of `method.enter`.
-        state: the method's, from `before_step`.
-        losses: `(runs, epochs)`, mean over the epoch's batches; zeros for epochs to come.
-    """
-
-    trained: Heads
-    state: PyTree
-    losses: Float[Array, "runs epochs"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +33,13 @@ class StepByStep:
         return init_memory(self.method, heads, self.stream.pairs)
 
     def learn(
-        self, heads: Heads, memory: PyTree, step: Step, keys: PRNGKeyArray, on_epoch: OnEpoch | None = None
+        self,
+        heads: Heads,
+        memory: PyTree,
+        step: Step,
+        keys: PRNGKeyArray,
+        on_epoch: OnEpoch | None = None,
+        in_pieces: InPieces | None = None,
     ) -> Learned:
         features = self.stream.training_features(step, step.modalities, self.dtype)
         names = self.method.remembered_modalities(step, self.stream)
@@ -64,6 +56,7 @@ class StepByStep:
             remembered=remembered,
             on_epoch=on_epoch,
             axis=self.axis,
+            in_pieces=in_pieces,
         )
 
 
@@ -89,6 +82,7 @@ def learn(
     remembered: StepFeatures | None = None,
     on_epoch: OnEpoch | None = None,
     axis: RunAxis | None = None,
+    in_pieces: InPieces | None = None,
 ) -> Learned:
     """One step of the stream: prepare, train the step's heads, remember.
 
@@ -102,11 +96,17 @@ def learn(
         remembered: what the method gets to remember, if that is not `features`.
         on_epoch: see `train_epochs`.
         axis: how the runs share the devices; `RunAxis.default()`.
+        in_pieces: see `Learner`.
     """
     axis = axis or RunAxis.default()
     method = of_runs(method, heads)
     in_step = begin_step(method, heads, memory, step, features, axis)
-    in_step = train_epochs(method, in_step, features, keys, (0, method.training.epochs), axis, on_epoch)
+
+    def train(in_step: InStep, epochs: tuple[int, int]) -> InStep:
+        trained: InStep = train_epochs(method, in_step, features, keys, epochs, axis, on_epoch)
+        return trained
+
+    in_step = train(in_step, (0, method.training.epochs)) if in_pieces is None else in_pieces(in_step, train)
     return finish_step(method, in_step, heads, memory, step, features if remembered is None else remembered, axis)
 
 

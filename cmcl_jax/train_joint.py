@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from cmcl_jax.heads import Heads
-from cmcl_jax.methods.base import Learned, Method, OnEpoch, active_heads, with_heads
+from cmcl_jax.methods.base import InPieces, InStep, Learned, Method, OnEpoch, active_heads, with_heads
 from cmcl_jax.optimizers import start_decay
 from cmcl_jax.runs import RunAxis
 from cmcl_jax.stream import Step, StepFeatures, Stream
@@ -51,25 +51,42 @@ class AllAtOnce:
         return start_decay(memory, jnp.full(runs, self.method.training.epochs * sum(self._batches)))
 
     def learn(
-        self, heads: Heads, memory: PyTree, step: Step, keys: PRNGKeyArray, on_epoch: OnEpoch | None = None
+        self,
+        heads: Heads,
+        memory: PyTree,
+        step: Step,
+        keys: PRNGKeyArray,
+        on_epoch: OnEpoch | None = None,
+        in_pieces: InPieces | None = None,
     ) -> Learned:
-        losses = []
-        method = of_runs(self.method, heads)
+        method, draws = of_runs(self.method, heads), self._draws(step)
         orders = _Orders(method, self._features, [step_keys(keys, other) for other in self.stream.steps])
-        for number, draws in enumerate(self._draws(step)):
-            total = jnp.zeros(keys.shape, self.dtype)
-            for epoch, place, batch in draws:
-                drawn, features = self.stream.steps[place], self._features[place]
-                state = self.method.before_step(memory, heads, drawn, features.rows)
-                carry = (active_heads(heads, drawn), state, total)
-                active, state, total = update_heads(method, features, orders.of(epoch, place), batch, carry, self.axis)
-                heads = with_heads(heads, active, drawn)
-                memory = self.method.after_update(memory, state, drawn)
-            losses.append(total / len(draws))
-            if on_epoch is not None:
-                for loss in losses[-1]:
-                    on_epoch(number, loss)
-        return Learned(heads, memory, jnp.stack(losses, axis=1))
+
+        def train(in_step: InStep, epochs: tuple[int, int]) -> InStep:
+            for number in range(*epochs):
+                in_step = self._train_epoch(method, in_step, number, draws[number], orders)
+                if on_epoch is not None:
+                    for loss in in_step.losses[:, number]:
+                        on_epoch(number, loss)
+            return in_step
+
+        in_step = InStep(heads, memory, jnp.zeros((len(keys), len(draws)), self.dtype))
+        in_step = train(in_step, (0, len(draws))) if in_pieces is None else in_pieces(in_step, train)
+        return Learned(*in_step)
+
+    def _train_epoch(
+        self, method: Method, in_step: InStep, number: int, draws: Int[np.ndarray, "batches 3"], orders: _Orders
+    ) -> InStep:
+        heads, memory, losses = in_step
+        total = jnp.zeros(len(losses), self.dtype)
+        for epoch, place, batch in draws:
+            drawn, features = self.stream.steps[place], self._features[place]
+            state = self.method.before_step(memory, heads, drawn, features.rows)
+            carry = (active_heads(heads, drawn), state, total)
+            active, state, total = update_heads(method, features, orders.of(epoch, place), batch, carry, self.axis)
+            heads = with_heads(heads, active, drawn)
+            memory = self.method.after_update(memory, state, drawn)
+        return InStep(heads, memory, losses.at[:, number].set(total / len(draws)))
 
     @functools.cached_property
     def _features(self) -> list[StepFeatures]:

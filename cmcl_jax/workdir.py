@@ -22,7 +22,7 @@ from cmcl_jax.stream import Stream
 from feature_cache.atomic import write_atomically
 from feature_cache.errors import UserError
 
-NO_RESULT_DEPENDS_ON = ("cache_dir", "checkpoints_kept")
+NO_RESULT_DEPENDS_ON = ("cache_dir", "checkpoints_kept", "checkpoint_minutes")
 
 
 class RunError(UserError):
@@ -78,9 +78,9 @@ class Workdir:
         """The content of `summary.json`, or None if the run is not finished."""
         return read_json(self.path, "summary.json") if (self.path / "summary.json").exists() else None
 
-    def open_log(self, steps_done: int) -> EventLog:
-        """The run's `metrics.jsonl`, with the events of the steps that are done."""
-        return EventLog(self.path / "metrics.jsonl", steps_done)
+    def open_log(self, steps_done: int, epochs_done: int = 0) -> EventLog:
+        """The run's `metrics.jsonl`, with the events of the steps that are done before some epochs of the next one."""
+        return EventLog(self.path / "metrics.jsonl", steps_done, epochs_done)
 
     def write_results(
         self,
@@ -122,13 +122,14 @@ class Workdir:
 class EventLog:
     """One JSON object per line; a resumed run drops what came after its checkpoint."""
 
-    def __init__(self, path: Path, steps_done: int) -> None:
+    def __init__(self, path: Path, steps_done: int, epochs_done: int = 0) -> None:
         self._path = path
-        lines = path.read_text().splitlines() if steps_done and path.exists() else []
+        resumed = bool(steps_done or epochs_done)
+        lines = path.read_text().splitlines() if resumed and path.exists() else []
         kept = [event for event in map(_event, lines) if event.get("step", np.inf) <= steps_done]
         write_atomically(path, "".join(json.dumps(event) + "\n" for event in kept).encode())
-        if steps_done:
-            self.write(event="resumed", step=steps_done)
+        if resumed:
+            self.write(event="resumed", step=steps_done, epochs=epochs_done)
 
     def write(self, **event: Any) -> None:
         """Appends one event; it must say after which `step` it is."""
@@ -157,6 +158,11 @@ def damaged(folder: Path, name: str, what: str) -> RunError:
         f"The run {folder} is damaged at {name}: {' '.join(what.split())}. Delete the folder and train again: "
         f"`python run.py train --config=… --workdir={folder}`."
     )
+
+
+def identity(config: ConfigDict, stream: Stream) -> dict[str, Any]:
+    """What the results of a run depend on, as JSON: its config, and the checksums of its caches."""
+    return _comparable({**json.loads(config.to_json()), "caches": stream.checksums})
 
 
 def _comparable(config: dict[str, Any]) -> dict[str, Any]:

@@ -53,5 +53,6 @@ def default_config() -> ConfigDict:
                 "released_columns": optional(bool),  # released only: its wrong stored columns
             },
             "checkpoints_kept": 2,
+            "checkpoint_minutes": optional(float, 10.0),  # inside long steps; 0: after every epoch, None: after steps
         }
     )

@@ -77,9 +77,12 @@ def test_a_comparison_that_was_stopped_goes_on_to_the_same_bytes(
     assert run.main(flags(tiny_caches, tmp_path / "whole", two)) == 0
     save, saved = Checkpoints.save, []
 
-    def dying(self: Checkpoints, steps_done: int, state: object) -> None:
-        saved.append(steps_done)
-        save(self, steps_done, state)
+    def noting(self: Checkpoints, epochs_done: int, *state: object) -> None:
+        saved.append(epochs_done)
+        save(self, epochs_done, *state)
+
+    def dying(self: Checkpoints, epochs_done: int, *state: object) -> None:
+        noting(self, epochs_done, *state)
         if len(saved) == 2 * 4 + 2:
             raise KeyboardInterrupt
 
@@ -87,9 +90,9 @@ def test_a_comparison_that_was_stopped_goes_on_to_the_same_bytes(
     assert run.main(flags(tiny_caches, tmp_path / "broken", two)) == 130
     assert not (tmp_path / "broken" / "report.md").exists()
     capsys.readouterr()
-    monkeypatch.setattr(Checkpoints, "save", lambda self, done, state: (saved.append(done), save(self, done, state)))
+    monkeypatch.setattr(Checkpoints, "save", noting)
     assert run.main(flags(tiny_caches, tmp_path / "broken", two)) == 0
-    assert saved[2 * 4 + 2 :] == [3, 4, 1, 2, 3, 4]
+    assert saved[2 * 4 + 2 :] == [6, 8, 2, 4, 6, 8], "2 epochs a step"
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("run ")]
     assert ["was finished" in line for line in told] == [True, True, False, False]
     for name in ("comparison.json", "report.md", "levels.png", "differences.png"):

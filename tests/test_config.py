@@ -81,6 +81,7 @@ def test_an_unknown_variant_and_method_name_the_nearest() -> None:
         ("seeds=0", "config.seeds must be at least 1, but it is 0"),
         ("seeds=-2", "config.seeds must be at least 1, but it is -2"),
         ("checkpoints_kept=0", "config.checkpoints_kept must be at least 1"),
+        ("checkpoint_minutes=-1", "config.checkpoint_minutes must be None or at least 0, but it is -1.0"),
         ("stream.row_limit=0", "config.stream.row_limit must be at least 1"),
         ("evaluation.credit=all", "config.evaluation.credit must be one of diagonal, any, but it is 'all'"),
         ("evaluation.split=tset", "config.evaluation.split must be one of train, validation, test, but it is 'tset'"),

@@ -1,10 +1,5 @@
 import io
 import json
-import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import jax
@@ -13,7 +8,6 @@ import pytest
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from cmcl_jax.checkpoint import Checkpoints
 from cmcl_jax.config import ConfigError
 from cmcl_jax.continual import DivergedError, run
 from cmcl_jax.methods import method_from_config
@@ -23,71 +17,14 @@ from cmcl_jax.train import Learned, learn, train_epochs
 from cmcl_jax.workdir import RunError, Workdir
 from feature_cache import open_cache
 from feature_cache.errors import UserError
+from tests.run_files import bits, events, losses
 from tests.tiny_caches import STEPS, WIDTHS, write_tiny_caches
-
-METHODS = [("vanilla", "ours"), ("dns", "ours"), ("dns", "released"), ("joint", "ours")]
-
-
-def bits(workdir: Path) -> dict[str, bytes]:
-    """Everything a run measured."""
-    files = [*workdir.glob("*_matrix.npy"), *workdir.glob("matrices/*.npy"), workdir / "summary.json"]
-    return {str(file.relative_to(workdir)): file.read_bytes() for file in files}
-
-
-def events(workdir: Path) -> list[dict]:
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-
-
-def losses(workdir: Path) -> list[list[list[float]]]:
-    return [event["losses"] for event in events(workdir) if event["event"] == "step"]
-
-
-@pytest.mark.parametrize(("method", "mode"), METHODS)
-def test_a_run_that_dies_in_any_step_ends_with_the_bits_of_an_undisturbed_one(
-    method: str, mode: str, tiny_config: ConfigDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tiny_config.method, tiny_config.dns.mode = method, mode
-    run(tiny_config, tmp_path / "whole")
-    save = Checkpoints.save
-
-    def dying(self: Checkpoints, steps_done: int, state: object) -> None:
-        if steps_done % 2:  # once with the checkpoint of the step, once without
-            save(self, steps_done, state)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Checkpoints, "save", dying)
-    with pytest.raises(KeyboardInterrupt):
-        run(tiny_config, tmp_path / "broken")
-    with pytest.raises(KeyboardInterrupt):
-        run(tiny_config, tmp_path / "broken")
-    monkeypatch.undo()
-    run(tiny_config, tmp_path / "broken")
-    assert bits(tmp_path / "broken") == bits(tmp_path / "whole")
-    assert losses(tmp_path / "broken") == losses(tmp_path / "whole")
-
-
-@pytest.mark.slow
-def test_a_process_killed_in_training_is_resumed_to_the_same_bits(tiny_caches: Path, tmp_path: Path) -> None:
-    def command(workdir: str) -> list[str]:
-        flags = ["--config=tests/tiny_config.py", f"--config.cache_dir={tiny_caches}", "--config.method=dns"]
-        longer = "--config.training.epochs=5000"  # about a second a step: time to be killed in
-        return [sys.executable, "run.py", "train", *flags, longer, f"--workdir={tmp_path / workdir}"]
-
-    subprocess.run(command("whole"), check=True, capture_output=True)
-    process = subprocess.Popen(command("killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None and not (tmp_path / "killed" / "checkpoints" / "1").exists():
-        time.sleep(0.01)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
-    assert not (tmp_path / "killed" / "summary.json").exists()
-    subprocess.run(command("killed"), check=True, capture_output=True)
-    assert bits(tmp_path / "killed") == bits(tmp_path / "whole")
 
 
 def test_a_finished_run_is_only_read(tiny_config: ConfigDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     summary = run(tiny_config, tmp_path)
     monkeypatch.setattr("cmcl_jax.train.learn", None)
-    tiny_config.checkpoints_kept = 7  # no result depends on it
+    tiny_config.checkpoints_kept, tiny_config.checkpoint_minutes = 7, None  # no result depends on them
     assert run(tiny_config, tmp_path) == json.loads(json.dumps(summary))
 
 
@@ -144,21 +81,6 @@ def test_a_damaged_file_of_a_run_is_named(name: str, tiny_config: ConfigDict, tm
     (tmp_path / name).write_text('{"half": ')
     with pytest.raises(RunError, match=f"is damaged at {name}.*Delete the folder and train again"):
         run(tiny_config, tmp_path)
-
-
-def test_a_damaged_checkpoint_is_named_and_the_one_before_it_serves(tiny_config: ConfigDict, tmp_path: Path) -> None:
-    run(tiny_config, tmp_path / "whole")
-    run(tiny_config, tmp_path / "run")
-    (tmp_path / "run" / "summary.json").unlink()
-    newest = tmp_path / "run" / "checkpoints" / "4"
-    for file in (newest / "default").rglob("*"):
-        if file.is_file():
-            file.write_bytes(b"")
-    with pytest.raises(UserError, match="The checkpoint .*4 cannot be read .*Delete that folder to go on"):
-        run(tiny_config, tmp_path / "run")
-    shutil.rmtree(newest)
-    run(tiny_config, tmp_path / "run")
-    assert bits(tmp_path / "run") == bits(tmp_path / "whole")
 
 
 def test_a_seed_gives_the_same_run_alone_and_beside_others(tiny_config: ConfigDict, tmp_path: Path) -> None:

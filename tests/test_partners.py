@@ -205,7 +205,7 @@ def test_a_checkpoint_gives_the_memory_back_bit_by_bit(partners: str, tmp_path: 
     method, heads = dataclasses.replace(DNS, partners=partners), one_seed(heads_of_one_seed())
     empty = method.init(heads, PAIRS)
     memory = method.after_step(empty, heads, step, features)
-    with Checkpoints(tmp_path, keep=1) as checkpoints:
+    with Checkpoints(tmp_path, keep=1, run={}) as checkpoints:
         checkpoints.save(1, {"memory": memory})
         _, restored = checkpoints.restore_latest({"memory": empty})
     assert jax.tree.structure(restored["memory"]) == jax.tree.structure(memory)

@@ -107,6 +107,27 @@ class Learned(NamedTuple):
     losses: Float[Array, "runs epochs"]
 
 
+class InStep(NamedTuple):
+    """Where the training of a step is, every leaf with a leading run axis: what a checkpoint within a step holds.
+
+    Attributes:
+        trained: the parameters under training, in the coordinates of `method.enter`; all heads if a step trains all.
+        state: the method's, from `before_step`, or whatever else the training of a step changes.
+        losses: `(runs, epochs)`, mean over the epoch's batches; zeros for epochs to come.
+    """
+
+    trained: Heads
+    state: PyTree
+    losses: Float[Array, "runs epochs"]
+
+
+TrainEpochs = Callable[[InStep, tuple[int, int]], InStep]
+"""Trains a step from where it is: epochs from the first number up to but without the second. May donate `InStep`."""
+
+InPieces = Callable[[InStep, TrainEpochs], InStep]
+"""Trains all epochs of a step from where it begins, in pieces: see `pieces.StepInPieces`."""
+
+
 class Learner(Protocol):
     """Goes through the steps of a stream with one method, for all runs at once.
 
@@ -123,9 +144,23 @@ class Learner(Protocol):
         ...
 
     def learn(
-        self, heads: Heads, memory: PyTree, step: Step, keys: PRNGKeyArray, on_epoch: OnEpoch | None = None
+        self,
+        heads: Heads,
+        memory: PyTree,
+        step: Step,
+        keys: PRNGKeyArray,
+        on_epoch: OnEpoch | None = None,
+        in_pieces: InPieces | None = None,
     ) -> Learned:
-        """One step. `keys` are the run's, one per run; `on_epoch` is called with each (epoch, loss) of a run."""
+        """One step.
+
+        Args:
+            heads, memory: from `start` or the step before.
+            step: which one.
+            keys: the run's, one per run.
+            on_epoch: called with each (epoch, loss) of a run.
+            in_pieces: who trains the epochs, and may save in between or go on from a checkpoint; None: all at once.
+        """
         ...
 
 
