@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from feature_cache import open_cache
-from feature_cache.errors import DamagedCacheError
+from feature_cache.errors import DamagedCacheError, UnknownNameError
 from tests.stored_rows import write_rows
 
 ARRAYS = {name: np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32) for name in ("a", "b")}
@@ -64,5 +64,5 @@ def test_a_cache_gives_its_features_as_rows(tiny_caches: Path) -> None:
     cache = open_cache(tiny_caches / "tiny" / "rooms")
     for split in ("train", "test"):
         np.testing.assert_array_equal(cache.rows(split, "depth")[:], cache.features(split, "depth"))
-    with pytest.raises(KeyError, match="modality"):
+    with pytest.raises(UnknownNameError, match="modality"):
         cache.rows("train", "smell")
