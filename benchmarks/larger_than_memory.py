@@ -4,10 +4,10 @@
     python -m benchmarks.larger_than_memory --rows=200000 --out=/tmp/speed             # to try it
 
 A cache of made-up float32 rows of two modalities is written by a process of its own. Vanilla and DNS each train one
-epoch on it from disk, with the default block size, while a thread reads this process's resident memory every second:
-anonymous pages (arrays), and pages of files (a shard while rows are copied out of it). What the system keeps in its
-page cache belongs to no process, and is given up when memory is wanted. Phases: `train` is the epoch, `remember` DNS's pass
-for its second moments; vanilla has none.
+epoch on it from disk, while a thread reads this process's resident memory every second: anonymous pages (arrays), and
+pages of files (a shard while rows are copied out of it). What the system keeps in its page cache belongs to no process,
+and is given up when memory is wanted. "peak remembering" is that after the epoch, of DNS's pass for its second moments;
+vanilla has none.
 
 An epoch sorts random numbers for its order, one per row, all at once: some 30 bytes a row at the peak, of which 4 stay.
 "grows by" is the slope of a line through the samples in the second half of the epoch, in MB per million rows trained.
@@ -134,6 +134,10 @@ class Setting:
         self.keys = jax.random.key(0)[None]
         self.heads: Heads = jax.tree.map(lambda leaf: leaf[None], init_heads(self.keys[0], self.stream.widths))
 
+    def too_little(self, megabytes: float) -> int:
+        """So much memory in bytes, or so little that the rows do not fit."""
+        return min(int(megabytes * MB), self.stream.training_bytes(self.step) - 1)
+
     def learner(self, method: str, memory: int) -> Learner:
         """One that may have so many bytes of features on the device."""
         config = default_config()
@@ -242,10 +246,10 @@ def measure(flags: argparse.Namespace) -> dict[str, Any]:
         seconds.append(time.perf_counter())
         cache.verify()
         seconds.append(time.perf_counter())
-        memory = int(flags.feature_memory_mb * MB)
         whole = Setting(cache, flags.batch_size)
-        curves = {method: memory_curve(whole, method, memory, flags.interval) for method in METHODS}
         some = Setting(cache, flags.batch_size, min(flags.rows, flags.compare))
+        memory, less = (setting.too_little(flags.feature_memory_mb) for setting in (whole, some))
+        curves = {method: memory_curve(whole, method, memory, flags.interval) for method in METHODS}
         return {
             "rows": flags.rows,
             "width": flags.width,
@@ -255,7 +259,7 @@ def measure(flags: argparse.Namespace) -> dict[str, Any]:
             "seconds": dict(zip(("write", "open", "verify"), np.diff(seconds).tolist(), strict=True)),
             "memory": curves,
             "rows_compared": some.stream.rows(some.step),
-            "speed": {method: speed(some, method, memory, flags.repeats) for method in METHODS},
+            "speed": {method: speed(some, method, less, flags.repeats) for method in METHODS},
         }
 
 
