@@ -11,7 +11,7 @@ from feature_cache.errors import UserError
 
 MB = 1 << 20
 SHARE = 4  # a method may need three times as much: the features, and beside them those in its own coordinates
-BLOCK_MB = 64  # larger blocks are no faster
+BLOCK_MB = 32  # larger blocks are no faster
 BLOCKS = 8  # at once, at most: one trains, one is on its way, the others are being read or wait
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
 
@@ -42,7 +42,7 @@ def block_memory(memory: int) -> int:
     """Bytes of one block of rows where all features may take `memory`.
 
     >>> block_memory(80), block_memory(1 << 40) // MB
-    (10, 64)
+    (10, 32)
     """
     return min(memory // BLOCKS, BLOCK_MB * MB)
 

@@ -293,8 +293,7 @@ class _Shuffled:
 
     def __getitem__(self, number: int) -> Block:
         chosen = self.orders[:, number * self.rows : (number + 1) * self.rows]
-        missing = self.rows - chosen.shape[1]
-        by_role = {role: _padded(rows[chosen], missing, axis=1) for role, rows in self.stored.by_role.items()}
+        by_role = {role: _padded(rows, chosen, self.rows) for role, rows in self.stored.by_role.items()}
         return Block(by_role, chosen.shape[1])
 
 
@@ -311,16 +310,14 @@ class _InOrder:
     def __getitem__(self, number: int) -> Block:
         first = number * self.rows
         last = min(first + self.rows, self.stored.rows)
-        by_role = {
-            role: _padded(rows[first:last], self.rows - (last - first), axis=0)
-            for role, rows in self.stored.by_role.items()
-        }
+        numbers = np.arange(first, last)
+        by_role = {role: _padded(rows, numbers, self.rows) for role, rows in self.stored.by_role.items()}
         return Block(by_role, last - first)
 
 
-def _padded(rows: np.ndarray[Any, Any], missing: int, axis: int) -> np.ndarray[Any, Any]:
-    if not missing:
-        return rows
-    widths = [(0, 0)] * rows.ndim
-    widths[axis] = (0, missing)
-    return np.pad(rows, widths)
+def _padded(rows: FeatureRows, numbers: Int[np.ndarray, "*runs n"], length: int) -> np.ndarray[Any, Any]:
+    """The rows of these numbers, followed by rows of zeros up to a length; read into one array, not padded by a copy."""
+    missing = length - numbers.shape[-1]
+    found = rows[np.pad(numbers, [(0, 0)] * (numbers.ndim - 1) + [(0, missing)])]
+    found[..., length - missing :, :] = 0
+    return found

@@ -1,5 +1,7 @@
 """The features of one modality of a split as rows on disk: what is asked for is copied, nothing else is in memory."""
 
+import math
+import mmap
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -9,6 +11,8 @@ import numpy as np
 from jaxtyping import Float
 
 from feature_cache import shards
+
+LARGE = 1 << 20  # bytes
 
 
 class FeatureRows:
@@ -92,7 +96,7 @@ class FeatureRows:
         return shards.map_tensor(file, self._places[number])
 
     def _range(self, start: int, stop: int) -> Float[np.ndarray, "n dim"]:
-        rows = np.empty((stop - start, self._dim), self.dtype)
+        rows = _own_pages((stop - start, self._dim), self.dtype)
         for number, first, last in self._touched(start, stop):
             offset = self._starts[number]
             rows[first - start : last - start] = self.map_shard(number)[first - offset : last - offset]
@@ -104,11 +108,24 @@ class FeatureRows:
         return [(i, *ends) for i, ends in enumerate(pairwise(bounds)) if ends[0] < ends[1]]
 
     def _gather(self, numbers: np.ndarray[Any, Any]) -> Float[np.ndarray, "n dim"]:
-        rows = np.empty((len(numbers), self._dim), self.dtype)
+        rows = _own_pages((len(numbers), self._dim), self.dtype)
         order = np.argsort(numbers)
         ascending = numbers[order]
-        bounds = np.searchsorted(ascending, self._starts)
+        bounds = np.searchsorted(ascending, self._starts).tolist()
         for number in np.flatnonzero(np.diff(bounds)).tolist():
             part = slice(bounds[number], bounds[number + 1])
-            rows[order[part]] = self.map_shard(number)[ascending[part] - self._starts[number]]
+            found = _own_pages((part.stop - part.start, self._dim), self.dtype)
+            np.take(self.map_shard(number), ascending[part] - self._starts[number], axis=0, out=found, mode="clip")
+            rows[order[part]] = found
         return rows
+
+
+def _own_pages(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    """An array whose pages go back to the system with it: of what malloc gives, threads may keep several times it.
+
+    It begins at a page, so that JAX on a CPU takes it as it is instead of copying it.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    if size < LARGE:
+        return np.empty(shape, dtype)
+    return np.frombuffer(mmap.mmap(-1, size), dtype).reshape(shape)
