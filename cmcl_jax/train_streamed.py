@@ -316,7 +316,7 @@ class _InOrder:
 
 
 def _padded(rows: FeatureRows, numbers: Int[np.ndarray, "*runs n"], length: int) -> np.ndarray[Any, Any]:
-    """The rows of these numbers, followed by rows of zeros up to a length; read into one array, not padded by a copy."""
+    """The rows of these numbers, then zeros up to a length; read into one array instead of being copied into it."""
     missing = length - numbers.shape[-1]
     found = rows[np.pad(numbers, [(0, 0)] * (numbers.ndim - 1) + [(0, missing)])]
     found[..., length - missing :, :] = 0
