@@ -104,8 +104,8 @@ def with_run_axis(tree: PyTree, runs: int, dtype: Any) -> PyTree:
     def of_runs(leaf: Any) -> Array:
         if jnp.shape(leaf) not in ((), (runs,)):
             raise ValueError(
-                f"A method has a hyperparameter of shape {jnp.shape(leaf)}, but trains {runs} runs. Give one number for "
-                f"all of them, or ({runs},) numbers."
+                f"A method has a hyperparameter of shape {jnp.shape(leaf)}, but trains {runs} runs. Give one number "
+                f"for all of them, or ({runs},) numbers."
             )
         return jnp.broadcast_to(jnp.asarray(leaf, dtype), (runs,))
 
