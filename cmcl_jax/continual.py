@@ -77,7 +77,8 @@ class _Run:
         self.stream: Stream = open_stream(
             config.stream.steps, config.cache_dir, config.encoder, config.stream.row_limit, config.stream.order_seed
         )
-        self.learner: Learner = method.learner(self.stream, self.dtype, RunAxis.default(config.runs_at_once))
+        axis = RunAxis.default(config.runs_at_once)
+        self.learner: Learner = method.learner(self.stream, self.dtype, axis, config.feature_memory_mb)
         seeds = range(config.first_seed, config.first_seed + config.seeds)
         self.keys: PRNGKeyArray = jax.vmap(jax.random.key)(jnp.asarray(seeds))
         self.record = record_for(folder, self.stream, self.learner, config)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,8 @@ from jaxtyping import Array, Bool, Float
 
 from cmcl_jax.heads import Head
 from cmcl_jax.null_space import HIGHEST, NullSpaceProjector, Subspace, Subspaces, as_matrix, subspace
+
+AxisName: TypeAlias = "str | tuple[str, ...]"
 
 
 class FeatureMemory(NamedTuple):
@@ -33,18 +35,24 @@ def empty_memory(width: int, dtype: jnp.dtype | type = jnp.float32) -> FeatureMe
     return FeatureMemory(jnp.zeros((width, width), dtype), jnp.zeros(width, dtype), jnp.zeros((), dtype))
 
 
-@jax.jit
+@functools.partial(jax.jit, static_argnames="axis_name")
 def update_memory(
-    memory: FeatureMemory, features: Float[Array, "n d"], valid: Bool[Array, " n"] | None = None
+    memory: FeatureMemory,
+    features: Float[Array, "n d"],
+    valid: Bool[Array, " n"] | None = None,
+    axis_name: AxisName | None = None,
 ) -> FeatureMemory:
     """The memory after also seeing the valid rows of `features`; updating in parts equals updating at once.
 
-    It keeps its dtype, whatever that of the features is.
+    It keeps its dtype, whatever that of the features is. Under `jit`, rows that are sharded over devices or hosts need
+    nothing more: the compiler sums over them.
 
     Args:
         memory: of the rows before, of width `d`.
         features: new rows, `(n, d)`.
         valid: which of them count. `None`: all.
+        axis_name: axes of `shard_map` or `pmap` whose devices have different rows and the same memory; the result is
+          the memory after the rows of all of them, by `psum`. `None`: these rows are all.
 
     Raises:
         ValueError: for features of another width than the memory's.
@@ -56,10 +64,12 @@ def update_memory(
         )
     valid = jnp.ones(features.shape[0], bool) if valid is None else valid
     rows = jnp.where(valid[:, None], features, 0).astype(memory.moment.dtype)
-    count = memory.rows + jnp.sum(valid, dtype=memory.rows.dtype)
+    sums = (jnp.matmul(rows.T, rows, precision=HIGHEST), jnp.sum(rows, axis=0), jnp.sum(valid, dtype=memory.rows.dtype))
+    products, total, added = sums if axis_name is None else jax.lax.psum(sums, axis_name)
+    count = memory.rows + added
     divisor = jnp.maximum(count, 1)
-    moment = (memory.rows * memory.moment + jnp.matmul(rows.T, rows, precision=HIGHEST)) / divisor
-    mean = (memory.rows * memory.mean + jnp.sum(rows, axis=0)) / divisor
+    moment = (memory.rows * memory.moment + products) / divisor
+    mean = (memory.rows * memory.mean + total) / divisor
     return FeatureMemory(moment, mean, count)
 
 

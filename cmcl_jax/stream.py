@@ -204,12 +204,25 @@ class Stream:
     def training_features(self, step: Step, modalities: Sequence[str], dtype: Any = jnp.float32) -> StepFeatures:
         """The step's training rows of some modalities of its dataset, usually its own, on the device."""
         cache, count = self.caches[step.dataset], self.rows(step)
-        padded = [
-            np.pad(np.asarray(cache.features("train", modality)[:count], dtype), ((0, self.longest - count), (0, 0)))
-            for modality in modalities
-        ]
-        by_role = {role: jnp.asarray(rows) for role, rows in zip(ROLES, padded, strict=False)}
+
+        def padded(modality: str) -> Array:
+            rows = np.zeros((self.longest, cache.modalities[modality].dim), dtype)
+            rows[:count] = cache.rows("train", modality)[:count]
+            return jnp.asarray(rows)
+
+        by_role = {role: padded(modality) for role, modality in zip(ROLES, modalities, strict=False)}
         return StepFeatures(by_role, jnp.asarray(count, jnp.int32))
+
+    def training_bytes(self, step: Step, dtype: Any = jnp.float32) -> int:
+        """Bytes of the step's training features on the device."""
+        widths = (self.caches[step.dataset].modalities[modality].dim for modality in step.modalities)
+        return self.longest * sum(widths) * int(jnp.dtype(dtype).itemsize)
+
+    def all_training_bytes(self, dtype: Any = jnp.float32) -> int:
+        """Bytes of all steps' training features on the device; what steps share counts once."""
+        read = {(step.dataset, modality) for step in self.steps for modality in step.modalities}
+        widths = (self.caches[dataset].modalities[modality].dim for dataset, modality in read)
+        return self.longest * sum(widths) * int(jnp.dtype(dtype).itemsize)
 
     def class_texts(self, step: Step, dtype: Any = jnp.float32) -> Float[Array, "c d_text"] | None:
         """Embeddings of the texts that the step's test rows are classified by, on the device; None without any."""

@@ -126,15 +126,25 @@ def finish_step(
     method: Method, in_step: InStep, heads: Heads, memory: PyTree, step: Step, seen: StepFeatures, axis: RunAxis
 ) -> Learned:
     """What a step leaves behind once all its epochs are trained, given the heads with which it began."""
-    active = _leave(method, in_step, active_heads(heads, step), axis)
-    heads = with_heads(heads, active, step)
+    heads = heads_after(method, in_step, heads, step, axis)
+    return Learned(heads, remember(method, memory, heads, step, seen), in_step.losses)
+
+
+def heads_after(method: Method, in_step: InStep, heads: Heads, step: Step, axis: RunAxis) -> Heads:
+    """All heads after a step, given those with which it began."""
+    return with_heads(heads, _leave(method, in_step, active_heads(heads, step), axis), step)
+
+
+def remember(method: Method, memory: PyTree, heads: Heads, step: Step, seen: StepFeatures) -> PyTree:
+    """The memory after rows of a step, all or the next part of them, given the heads with which it ended."""
     of_memory = _memory_axis(method)
     after = jax.vmap(
         lambda method, memory, heads: method.after_step(memory, heads, step, seen),
         in_axes=(0, of_memory, 0),
         out_axes=of_memory,
     )
-    return Learned(heads, after(method, memory, heads), in_step.losses)
+    remembered: PyTree = after(method, memory, heads)
+    return remembered
 
 
 def of_runs(method: Method, heads: Heads) -> Method:

@@ -16,6 +16,7 @@ def default_config() -> ConfigDict:
             "first_seed": 0,
             "dtype": "float32",
             "runs_at_once": optional(int),  # seeds side by side on the device; None: on a CPU one, elsewhere all
+            "feature_memory_mb": optional(float),  # steps beyond it stream from disk; None: a quarter of the device
             "stream": {
                 "steps": (),  # (dataset, (modality, modality, …), (metrics of its test tasks))
                 "order_seed": optional(int),  # draws another order of the steps; None: as listed

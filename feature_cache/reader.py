@@ -10,6 +10,7 @@ from jaxtyping import Float, Int32
 
 from feature_cache import shards
 from feature_cache.errors import CacheError, DamagedCacheError, extract_command
+from feature_cache.feature_rows import FeatureRows
 from feature_cache.manifest import CLASS_FILE, FILE_NAME, Manifest, ModalitySpec, Shard
 from feature_cache.registry import check_name
 from feature_cache.unfinished import UNFINISHED_FILE
@@ -90,12 +91,20 @@ class FeatureCache:
 
         Raises `UnknownNameError` for a split or modality that the cache does not have.
         """
+        rows = self.rows(split, modality)
+        return rows.map_shard(0) if rows.shard_count == 1 else rows[:]
+
+    def rows(self, split: str, modality: str) -> FeatureRows:
+        """The same rows, read only when asked for: for what is not to be in memory as a whole.
+
+        Raises `UnknownNameError` for a split or modality that the cache does not have.
+        """
         check_name(self.modalities, f"modality in {self.path}", modality)
-        files = [self.path / shard.features_file for shard in self._shards(split)]
-        parts = [shards.map_tensors(file)[modality] for file in files]
-        if len(parts) == 1:
-            return parts[0]
-        return np.concatenate([np.empty((0, self.modalities[modality].dim), self.manifest.dtype), *parts])
+        shards_of_split = self._shards(split)
+        files = tuple(self.path / shard.features_file for shard in shards_of_split)
+        counts = tuple(shard.rows for shard in shards_of_split)
+        dim, dtype = self.modalities[modality].dim, np.dtype(self.manifest.dtype)
+        return FeatureRows(files, counts, modality, dim, dtype)
 
     def ids(self, split: str) -> list[str]:
         """The rows' ids, unique in the split."""

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -135,10 +135,23 @@ def check_tensors(path: Path, shapes: Mapping[str, tuple[int | None, ...]], dtyp
             raise DamagedCacheError(path, f"array {name!r} should be {wanted}, but is {_shape(shape)} of {code}")
 
 
-def map_tensors(path: Path) -> Tensors:
-    """Every array of a safetensors file, memory-mapped: nothing is read until it is used. Raises `CacheError`.
+class Place(NamedTuple):
+    """Where an array of a safetensors file is in it: dtype, first byte, shape."""
 
-    The library copies when it hands out numpy arrays, so the offsets are taken from the header:
+    dtype: np.dtype[Any]
+    offset: int
+    shape: tuple[int, ...]
+
+
+def map_tensors(path: Path) -> Tensors:
+    """Every array of a safetensors file, memory-mapped: nothing is read until it is used. Raises `CacheError`."""
+    return {name: map_tensor(path, place) for name, place in tensor_places(path).items()}
+
+
+def tensor_places(path: Path) -> dict[str, Place]:
+    """Where the arrays of a safetensors file are, from its header. Raises `CacheError`.
+
+    The library copies when it hands out numpy arrays, so the header is read here:
     eight bytes of length, then JSON (https://github.com/huggingface/safetensors#format).
     """
     dtypes = {code: np.dtype(name) for name, code in DTYPE_CODES.items()}
@@ -148,12 +161,20 @@ def map_tensors(path: Path) -> Tensors:
             header = json.loads(file.read(length))
         header.pop("__metadata__", None)
         return {
-            name: np.memmap(path, dtypes[e["dtype"]], "r", 8 + length + e["data_offsets"][0], tuple(e["shape"]))
-            if 0 not in e["shape"]
-            else np.zeros(e["shape"], dtypes[e["dtype"]])
+            name: Place(dtypes[e["dtype"]], 8 + length + e["data_offsets"][0], tuple(e["shape"]))
             for name, e in header.items()
         }
     except (OSError, ValueError, KeyError) as error:
+        raise DamagedCacheError(path, f"it should be a safetensors file, but {_reason(error)}") from None
+
+
+def map_tensor(path: Path, place: Place) -> Float[np.ndarray, "n dim"]:
+    """One array of a file, memory-mapped. Raises `CacheError`."""
+    if 0 in place.shape:
+        return np.zeros(place.shape, place.dtype)
+    try:
+        return np.memmap(path, place.dtype, "r", place.offset, place.shape)
+    except (OSError, ValueError) as error:
         raise DamagedCacheError(path, f"it should be a safetensors file, but {_reason(error)}") from None
 
 

@@ -228,15 +228,22 @@ class Method(Protocol):
         ...
 
     def after_step(self, memory: PyTree, heads: Heads, step: Step, features: StepFeatures) -> PyTree:
-        """The memory after a step, given the heads it ended with and the features it trained on."""
+        """The memory after a step, given the heads it ended with and the features it trained on.
+
+        These may come in parts, with the class texts in one of them: the memory after all parts, one after the other,
+        is that after all rows at once.
+        """
         ...
 
     def remembered_modalities(self, step: Step, stream: Stream) -> tuple[str, ...]:
         """Of which modalities `after_step` gets the features: the step's own, but for the reference's columns."""
         ...
 
-    def learner(self, stream: Stream, dtype: Any, axis: RunAxis) -> Learner:
-        """Who goes through the stream with this method: `train.StepByStep`, but for a method that is not continual."""
+    def learner(self, stream: Stream, dtype: Any, axis: RunAxis, feature_memory_mb: float | None = None) -> Learner:
+        """Who goes through the stream with this method: `StepByStep` or its like, but for one that is not continual.
+
+        `feature_memory_mb` is how much of the device the features of a step may take: see `cmcl_jax.feature_memory`.
+        """
         ...
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from cmcl_jax.heads import Head, Heads, apply_head
 from cmcl_jax.memory import FeatureMemory, empty_memory, update_memory
@@ -29,7 +29,7 @@ class Rows(NamedTuple):
     valid: Bool[Array, " n"]
 
 
-Seen = Mapping[str, Sequence[Rows]]  # by modality of one step
+Seen = Mapping[str, Sequence[Rows]]  # by modality of one step; first those that are aligned, then any others
 
 
 class Met(NamedTuple):
@@ -62,7 +62,7 @@ class Partners(Protocol):
         ...
 
     def remember(self, memory: PyTree, heads: Heads, seen: Seen) -> PyTree:
-        """The memory after a step on these rows, given the heads that the step ended with."""
+        """The memory after a step on these rows, given the heads that the step ended with; in parts as at once."""
         ...
 
 
@@ -96,8 +96,8 @@ class Fresh:
 class Pooled:
     """One memory per modality over all its steps; partner outputs are those of today's heads on *all* of that.
 
-    The memory is `{"features": {modality: FeatureMemory}, "steps": {"text-audio": ()}}`, the second counting the steps
-    of each pair: who has met whom. It depends on the features alone. A partner that was met brings everything that it
+    The memory is `{"features": {modality: FeatureMemory}, "met": {"text-audio": ()}}`, the second counting the rows of
+    each pair: who has met whom. It depends on the features alone. A partner that was met brings everything that it
     has seen, with whomever, and weighs by the number of those rows. What is protected contains what `Fresh` protects,
     as long as no direction falls below the threshold. In steps of pairs the inputs are the same; a step of more
     modalities counts its rows once here, and once for each of its pairs there.
@@ -109,26 +109,26 @@ class Pooled:
         empty, trained = _empty_inputs(heads), {modality for pair in pairs for modality in pair}
         return {
             "features": {modality: memory for modality, memory in empty.items() if modality in trained},
-            "steps": {"-".join(pair): jnp.zeros((), jnp.int32) for pair in pairs},
+            "met": {"-".join(pair): jnp.zeros((), jnp.int32) for pair in pairs},
         }
 
     def met(self, memory: PyTree, heads: Heads, modality: str) -> Met:
         features: dict[str, FeatureMemory] = memory["features"]
         partners: list[tuple[FeatureMemory, Head | None]] = []
-        for key, steps in memory["steps"].items():
+        for key, met in memory["met"].items():
             if modality in (pair := key.split("-")):
                 (other,) = set(pair) - {modality}
-                rows = jnp.where(steps > 0, features[other].rows, 0)
+                rows = jnp.where(met > 0, features[other].rows, 0)
                 partners.append((features[other]._replace(rows=rows), heads[other]))
         return Met([features[modality]], partners)
 
     def remember(self, memory: PyTree, heads: Heads, seen: Seen) -> PyTree:
         del heads
-        features, steps = memory["features"], memory["steps"]
-        met = ["-".join(pair) for pair in itertools.combinations(seen, 2)]
+        features, met = memory["features"], memory["met"]
+        of_pairs = {"-".join(pair): seen[pair[0]][0] for pair in itertools.combinations(seen, 2)}
         return {
             "features": {**features, **{m: _update(features[m], rows) for m, rows in seen.items()}},
-            "steps": {**steps, **{key: steps[key] + 1 for key in met}},
+            "met": {**met, **{key: met[key] + _count(rows) for key, rows in of_pairs.items()}},
         }
 
 
@@ -170,6 +170,10 @@ PARTNERS: dict[str, Partners] = {"fresh": Fresh(), "pooled": Pooled(), "stale": 
 
 def _empty_inputs(heads: Heads) -> dict[str, FeatureMemory]:
     return {m: empty_memory(head["kernel"].shape[0], head["kernel"].dtype) for m, head in heads.items()}
+
+
+def _count(rows: Rows) -> Int[Array, ""]:
+    return jnp.sum(rows.valid, dtype=jnp.int32)
 
 
 def _update(memory: FeatureMemory, parts: Sequence[Rows]) -> FeatureMemory:

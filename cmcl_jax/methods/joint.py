@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, PyTree
 
+from cmcl_jax.feature_memory import MB, feature_memory
 from cmcl_jax.heads import Heads
 from cmcl_jax.methods.base import Learner, Training, active_heads, pytree_dataclass, with_heads
 from cmcl_jax.methods.vanilla import Vanilla
@@ -16,6 +17,7 @@ from cmcl_jax.optimizers import clip_by_global_norm, dns_adamw, linear_decay
 from cmcl_jax.runs import RunAxis
 from cmcl_jax.stream import Step, Stream
 from cmcl_jax.train_joint import AllAtOnce
+from feature_cache.errors import UserError
 
 
 @pytree_dataclass
@@ -59,7 +61,13 @@ class Joint(Vanilla):
     def after_update(self, memory: PyTree, state: PyTree, step: Step) -> PyTree:
         return {**state, "adamw": with_heads(memory["adamw"], state["adamw"], step)}
 
-    def learner(self, stream: Stream, dtype: Any, axis: RunAxis) -> Learner:
+    def learner(self, stream: Stream, dtype: Any, axis: RunAxis, feature_memory_mb: float | None = None) -> Learner:
+        needed, allowed = stream.all_training_bytes(dtype), feature_memory(feature_memory_mb)
+        if needed > allowed:
+            raise UserError(
+                f"config.method = 'joint' has the features of all steps on the device, {needed / MB:,.0f} MB, but "
+                f"{allowed / MB:,.0f} MB are allowed. Raise config.feature_memory_mb, or lower config.stream.row_limit."
+            )
         return AllAtOnce(self, stream, jnp.dtype(dtype), axis)
 
 

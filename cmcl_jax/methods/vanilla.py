@@ -9,13 +9,14 @@ import jax
 import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from cmcl_jax.feature_memory import feature_memory
 from cmcl_jax.heads import Head, Heads, apply_head
 from cmcl_jax.losses import all_pairs_info_nce
 from cmcl_jax.methods.base import Batch, Learner, RowsByRole, Training, active_heads, pytree_dataclass
 from cmcl_jax.optimizers import dns_adamw, linear_decay, start_decay
 from cmcl_jax.runs import RunAxis
 from cmcl_jax.stream import Step, StepFeatures, Stream
-from cmcl_jax.train import StepByStep
+from cmcl_jax.train_streamed import StreamedStepByStep
 
 
 @pytree_dataclass
@@ -98,8 +99,8 @@ class Vanilla:
         del stream
         return step.modalities
 
-    def learner(self, stream: Stream, dtype: Any, axis: RunAxis) -> Learner:
-        return StepByStep(self, stream, dtype, axis)
+    def learner(self, stream: Stream, dtype: Any, axis: RunAxis, feature_memory_mb: float | None = None) -> Learner:
+        return StreamedStepByStep(self, stream, dtype, axis, feature_memory(feature_memory_mb))
 
 
 def from_config(config: Any, training: Training) -> Vanilla:

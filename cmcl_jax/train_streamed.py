@@ -1,0 +1,323 @@
+"""Learning a step whose features do not fit on the device: they come from disk in blocks, in the very same order.
+
+An epoch visits the rows in the order that `cmcl_jax.train` gives it. A *block* is a number of its batches in a row, for
+every run its own. Threads gather the next blocks from disk and send them to the device while the one before trains, in
+one jitted program for all blocks of all epochs. Resident memory is that of a few blocks, and of the order: four bytes a
+row and run. Whatever a method remembers it sees in blocks, too, in the order in which the rows are stored.
+
+Numbers are those of `cmcl_jax.train` to rounding.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+
+from cmcl_jax.feature_memory import block_memory
+from cmcl_jax.heads import Heads
+from cmcl_jax.methods.base import Batch, Learned, Method, OnEpoch, RowsByRole
+from cmcl_jax.prefetch import prefetched
+from cmcl_jax.runs import RUNS, RunAxis
+from cmcl_jax.stream import ROLES, Step, StepFeatures, Stream
+from cmcl_jax.train import Carry, InStep, StepByStep, begin_step, heads_after, of_runs, remember, step_keys, update_on
+from feature_cache.feature_rows import FeatureRows
+
+HostRows = dict[str, np.ndarray[Any, Any]]  # by role
+
+
+@dataclass(frozen=True)
+class StoredRows:
+    """Training rows of a step on disk, the counterpart of `StepFeatures`.
+
+    Attributes:
+        by_role: rows of each modality, by its role in the step; equal rows belong together.
+        rows: how many of them are trained on, the first ones.
+        longest: number of rows of the longest step of the stream, which the order of an epoch depends on.
+    """
+
+    by_role: dict[str, FeatureRows]
+    rows: int
+    longest: int
+
+    @classmethod
+    def of(cls, stream: Stream, step: Step, modalities: Sequence[str]) -> StoredRows:
+        """Those of some modalities of a step's dataset, usually its own."""
+        cache = stream.caches[step.dataset]
+        by_role = {role: cache.rows("train", modality) for role, modality in zip(ROLES, modalities, strict=False)}
+        return cls(by_role, stream.rows(step), stream.longest)
+
+    @property
+    def bytes_per_row(self) -> int:
+        """Of all roles, as stored."""
+        return sum(rows.shape[1] * rows.dtype.itemsize for rows in self.by_role.values())
+
+
+class Blocks(NamedTuple):
+    """The size of a block, the same for all steps of a stream that have as many modalities and equal widths.
+
+    Attributes:
+        batches: of a block.
+        batch_size: rows of a batch.
+    """
+
+    batches: int
+    batch_size: int
+
+    @classmethod
+    def within(cls, memory: int, method: Method, stored: StoredRows, runs: int) -> Blocks:
+        """Blocks of `memory` bytes for all runs together, but of one batch at least and no longer than an epoch."""
+        size = min(method.training.batch_size, stored.longest)
+        fitting = memory // (runs * size * stored.bytes_per_row)
+        return cls(max(1, min(fitting, -(-stored.longest // size))), size)
+
+    @property
+    def rows(self) -> int:
+        """Of a block."""
+        return self.batches * self.batch_size
+
+
+class Block(NamedTuple):
+    """A block on its way to the device.
+
+    Attributes:
+        by_role: `(runs, rows, d)`, or `(rows, d)` where all runs see the same, padded with zeros.
+        rows: how many are not padding.
+    """
+
+    by_role: HostRows
+    rows: int
+
+
+@dataclass(frozen=True)
+class StreamedStepByStep(StepByStep):
+    """`StepByStep` that streams the steps whose features would take more than `memory` bytes on the device."""
+
+    memory: int = 0
+
+    def learn(
+        self, heads: Heads, memory: PyTree, step: Step, keys: PRNGKeyArray, on_epoch: OnEpoch | None = None
+    ) -> Learned:
+        if self.stream.training_bytes(step, self.dtype) <= self.memory:
+            return super().learn(heads, memory, step, keys, on_epoch)
+        names = self.method.remembered_modalities(step, self.stream)
+        return learn_streamed(
+            self.method,
+            heads,
+            memory,
+            step,
+            StoredRows.of(self.stream, step, step.modalities),
+            step_keys(keys, step),
+            block_memory(self.memory),
+            remembered=StoredRows.of(self.stream, step, names),
+            class_texts=self.stream.class_texts(step, self.dtype) if self.method.class_texts else None,
+            on_epoch=on_epoch,
+            axis=self.axis,
+        )
+
+
+def learn_streamed(
+    method: Method,
+    heads: Heads,
+    memory: PyTree,
+    step: Step,
+    stored: StoredRows,
+    keys: PRNGKeyArray,
+    block_bytes: int,
+    remembered: StoredRows | None = None,
+    class_texts: Float[Array, "c d_text"] | None = None,
+    on_epoch: OnEpoch | None = None,
+    axis: RunAxis | None = None,
+) -> Learned:
+    """`train.learn` of rows on disk: the same heads, memory and losses to rounding.
+
+    Args:
+        method, heads, memory, step, keys, axis: as there.
+        stored: the step's rows, shared by all runs.
+        block_bytes: of a block of rows for all runs, as stored.
+        remembered: what the method gets to remember, if that is not `stored`.
+        class_texts: embeddings of the step's class texts, where the method asks to remember them.
+        on_epoch: called with (epoch, loss) after each epoch for each run.
+    """
+    axis = axis or RunAxis.default()
+    method = of_runs(method, heads)
+    blocks = Blocks.within(block_bytes, method, stored, keys.shape[0])
+    in_step = begin_step(method, heads, memory, step, StepFeatures({}, jnp.asarray(stored.rows, jnp.int32)), axis)
+    in_step = train_epochs_streamed(
+        method, in_step, stored, keys, (0, method.training.epochs), axis, blocks, on_epoch=on_epoch
+    )
+    heads = heads_after(method, in_step, heads, step, axis)
+    seen = stored if remembered is None else remembered
+    memory = remember_streamed(method, memory, heads, step, seen, axis, blocks, class_texts)
+    return Learned(heads, memory, in_step.losses)
+
+
+def train_epochs_streamed(
+    method: Method,
+    in_step: InStep,
+    stored: StoredRows,
+    keys: PRNGKeyArray,
+    epochs: tuple[int, int],
+    axis: RunAxis,
+    blocks: Blocks,
+    on_epoch: OnEpoch | None = None,
+) -> InStep:
+    """`train.train_epochs` of rows on disk: epochs from the first number up to but without the second.
+
+    Args:
+        method: from `of_runs`.
+        in_step: from `begin_step` or from a call for earlier epochs; its buffers are donated.
+        stored, keys, axis, on_epoch: see `learn_streamed`.
+        blocks: how many rows are on the device at a time; results depend on it by rounding alone.
+    """
+    for number in range(*epochs):
+        in_step = _train_epoch(method, in_step, stored, keys, number, axis, blocks)
+        if on_epoch is not None:
+            for loss in np.asarray(in_step.losses[:, number]):
+                on_epoch(number, loss)
+    return in_step
+
+
+def remember_streamed(
+    method: Method,
+    memory: PyTree,
+    heads: Heads,
+    step: Step,
+    stored: StoredRows,
+    axis: RunAxis,
+    blocks: Blocks,
+    class_texts: Float[Array, "c d_text"] | None = None,
+) -> PyTree:
+    """`train.remember` of rows on disk. On a mesh its devices share the rows of a block, and their moments are summed.
+
+    Arguments as for `learn_streamed`, the method from `of_runs`, the heads as the step left them. A method that
+    remembers nothing reads nothing.
+    """
+    if not jax.tree.leaves(memory):
+        return memory
+    source = _InOrder(stored, blocks.rows)
+    spread = P(RUNS) if axis.mesh is not None and blocks.rows % axis.mesh.size == 0 else P()
+    dtype = jax.tree.leaves(heads)[0].dtype
+    for number, block in enumerate(prefetched(source), start=1):
+        by_role = {role: rows.astype(dtype) for role, rows in _on_device(block.by_role, axis, spread).items()}
+        last = number == len(source)
+        seen = StepFeatures(by_role, jnp.asarray(block.rows, jnp.int32), class_texts if last else None)
+        memory = jax.block_until_ready(remember(method, memory, heads, step, seen))
+    return memory
+
+
+def _train_epoch(
+    method: Method,
+    in_step: InStep,
+    stored: StoredRows,
+    keys: PRNGKeyArray,
+    number: int,
+    axis: RunAxis,
+    blocks: Blocks,
+) -> InStep:
+    trained, state, losses = in_step
+    orders = np.stack([_order_on_host(key, number, stored) for key in keys])
+    before = total = jnp.zeros(keys.shape, losses.dtype)
+    for block in prefetched(_Shuffled(stored, orders, blocks.rows)):
+        by_role = _on_device(block.by_role, axis, P(RUNS))
+        sent = _train_block(method, (trained, state), total, by_role, block.rows, axis, blocks)
+        jax.block_until_ready(before)  # no more than two blocks are on the device: one trains, one waits
+        before, (trained, state, total) = total, sent
+    batches = -(-stored.rows // blocks.batch_size)
+    return InStep(trained, state, losses.at[:, number].set(total / batches))
+
+
+@functools.partial(jax.jit, static_argnames=("axis", "blocks"), donate_argnames="trained")
+def _train_block(
+    method: Method,
+    trained: tuple[Heads, PyTree],
+    total: Float[Array, " runs"],
+    by_role: dict[str, Float[Array, "runs n _d"]],
+    rows: Int[Array, ""],
+    axis: RunAxis,
+    blocks: Blocks,
+) -> Carry:
+    """All runs' updates on a block. The total of the losses is not donated: who has it knows that the block is done."""
+
+    def of_run(method: Method, carry: Carry, by_role: RowsByRole, rows: Int[Array, ""]) -> Carry:
+        entered = method.enter_rows(carry[1], {role: part.astype(carry[2].dtype) for role, part in by_role.items()})
+
+        def update(i: Int[Array, ""], carry: Carry) -> Carry:
+            first = i * blocks.batch_size
+            batch = {role: jax.lax.dynamic_slice_in_dim(of, first, blocks.batch_size) for role, of in entered.items()}
+            return update_on(method, Batch(batch, first + jnp.arange(blocks.batch_size) < rows), carry)
+
+        trained: Carry = jax.lax.fori_loop(0, -(-rows // blocks.batch_size), update, carry)
+        return trained
+
+    done: Carry = axis.map(of_run, (0, 0, 0, None))(method, (*trained, total), by_role, rows)
+    return done
+
+
+@functools.partial(jax.jit, static_argnames="count")
+def _permutation(key: PRNGKeyArray, number: Int[Array, ""], count: int) -> Int[Array, " n"]:
+    permutation: Array = jax.random.permutation(jax.random.fold_in(key, number), count)
+    return permutation.astype(jnp.int32)
+
+
+def _order_on_host(key: PRNGKeyArray, number: int, stored: StoredRows) -> Int[np.ndarray, " rows"]:
+    """The order of `train.epoch_order`, without the padding: one run at a time, for sorting needs several times it."""
+    order = np.asarray(_permutation(key, number, stored.longest))
+    return order[order < stored.rows]
+
+
+def _on_device(by_role: HostRows, axis: RunAxis, spread: P) -> dict[str, Array]:
+    """The arrays on the device, or on those of the mesh; the copy goes on while the caller does."""
+    sent: dict[str, Array] = jax.device_put(by_role, None if axis.mesh is None else NamedSharding(axis.mesh, spread))
+    return sent
+
+
+@dataclass(frozen=True)
+class _Shuffled:
+    """The blocks of an epoch, each run's rows in its own order `(runs, n)`."""
+
+    stored: StoredRows
+    orders: Int[np.ndarray, "runs n"]
+    rows: int
+
+    def __len__(self) -> int:
+        return -(-self.stored.rows // self.rows)
+
+    def __getitem__(self, number: int) -> Block:
+        chosen = self.orders[:, number * self.rows : (number + 1) * self.rows]
+        by_role = {role: _padded(rows, chosen, self.rows) for role, rows in self.stored.by_role.items()}
+        return Block(by_role, chosen.shape[1])
+
+
+@dataclass(frozen=True)
+class _InOrder:
+    """The same rows in blocks as they are stored."""
+
+    stored: StoredRows
+    rows: int
+
+    def __len__(self) -> int:
+        return -(-self.stored.rows // self.rows)
+
+    def __getitem__(self, number: int) -> Block:
+        first = number * self.rows
+        last = min(first + self.rows, self.stored.rows)
+        numbers = np.arange(first, last)
+        by_role = {role: _padded(rows, numbers, self.rows) for role, rows in self.stored.by_role.items()}
+        return Block(by_role, last - first)
+
+
+def _padded(rows: FeatureRows, numbers: Int[np.ndarray, "*runs n"], length: int) -> np.ndarray[Any, Any]:
+    """The rows of these numbers, then zeros up to a length; read into one array instead of being copied into it."""
+    missing = length - numbers.shape[-1]
+    found = rows[np.pad(numbers, [(0, 0)] * (numbers.ndim - 1) + [(0, missing)])]
+    found[..., length - missing :, :] = 0
+    return found
