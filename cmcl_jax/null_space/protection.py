@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from cmcl_jax.null_space.layouts import WeightDimensionNumbers
-from cmcl_jax.null_space.projectors import at_least_single
+from cmcl_jax.null_space.projectors import at_least_single, in_eigenbases
 from cmcl_jax.null_space.stacking import StackedBiasesState, stack, unstack
 from cmcl_jax.null_space.variables import with_variables_of, without_variables
 
@@ -47,13 +47,13 @@ def replace_projectors(opt_state: PyTree, projectors: PyTree) -> PyTree:
         ValueError: if there is no such state, if a projector's shape or the trees do not fit, or if a projector is
           given for what is never projected, such as a convolution without dimension numbers.
     """
-    found = []
+    bases, found = in_eigenbases(projectors), []
 
     def replace(node: PyTree) -> PyTree:
         if not isinstance(node, Protecting):
             return node
         found.append(node)
-        return jax.tree.map(_placed_like, node.with_projectors(projectors), node)
+        return jax.tree.map(_placed_like, node.with_projectors(bases), node)
 
     replaced = jax.tree.map(replace, opt_state, is_leaf=is_protecting)
     if not found:
