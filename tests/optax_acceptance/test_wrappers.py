@@ -183,7 +183,7 @@ def test_updates_in_bfloat16_round_out_of_the_null_space_by_three_digits() -> No
     state = replace_projectors(tx.init(params), {"head": protection()})
     updates, _ = tx.update(tree(1, jnp.bfloat16), state, params)
     assert updates["head"]["kernel"].dtype == jnp.bfloat16
-    assert state[1].projectors["head"]["kernel"].inputs.dtype == jnp.float32
+    assert state[1].projectors["head"]["kernel"].inputs.vectors.dtype == jnp.float32
     assert 1e-5 < moved(updates["head"]["kernel"], updates["head"]["bias"]) < 1e-2
 
 
