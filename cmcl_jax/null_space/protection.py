@@ -34,10 +34,12 @@ def replace_projectors(opt_state: PyTree, projectors: PyTree) -> PyTree:
     Args:
         opt_state: any optimizer state that holds one of them, however deep (`chain`, `masked`, `partition`,
           `MultiSteps`, `stack_biases`, …).
-        projectors: a tree with a `NullSpaceProjector` or `None` (protect nothing) for each leaf of the parameters or
-          for a whole subtree. One for a subtree serves its kernels with both sides and its biases with `outputs`.
-          A projector `(d, d)` serves all matrices of a leaf with batch axes, `(*batch, d, d)` each its own. Inside
-          `stack_biases` a layer is one leaf.
+        projectors: a tree with a `NullSpaceProjector`, `Subspaces` or `None` (protect nothing) for each leaf of the
+          parameters or for a whole subtree. One for a subtree serves its kernels with both sides and its biases with
+          `outputs`. A projector `(d, d)` serves all matrices of a leaf with batch axes, `(*batch, d, d)` each its own.
+          Inside `stack_biases` a layer is one leaf. Of a matrix, the eigenbasis is found by `jnp.linalg.svd`, once
+          however many leaves and states the array serves, and eigenvalues are rounded to 0 or 1; it has no derivative,
+          since they repeat. `Subspaces` are taken as they are.
 
     Returns:
         The same state with the same shapes and dtypes. It holds copies, so that it can be donated. Outside jit, what

@@ -74,11 +74,16 @@ def dual_null_space(
 
     *Updates*: elementwise rescaling, sign or decay *after* this transform break the promise. Scaling by a scalar keeps
     it, and so does momentum as long as the projectors stay; a momentum that outlives `replace_projectors` carries old
-    updates on. Rounding is relative to what is projected: where next to nothing is left free, it is more of what
-    passes, and *exact* is better. Adding the update to the parameters rounds as well, and over many updates that is the
-    larger part of the drift (`python -m benchmarks.drift`): keep float32 masters of bfloat16 parameters.
+    updates on. Where few directions are left free, rounding is relative to what passes, and where none is, nothing
+    passes. Adding the update to the parameters rounds as well, and over many updates that is the larger part of the
+    drift (`python -m benchmarks.drift`): keep float32 masters of bfloat16 parameters.
 
     Biases are protected leafwise, with their input of 1 on its own; `stack_biases` has the tight form.
+
+    An update takes `4 d_in d_out (m_in + m_out)` operations a kernel, with `m` the directions of a side that are
+    protected or those that are not, whichever are fewer, rounded up to one of a few widths: none where nothing or
+    everything is protected, and where half is, those of a product with dense projectors (`free_part.py`). Under `vmap`
+    all runs take the largest width of them.
 
     Args:
         protect_biases: biases are projected by `I − P_out`; if False they pass unchanged (as published), and old
@@ -87,7 +92,7 @@ def dual_null_space(
           leaves are biases `(d_out,)`, all others pass unchanged. Otherwise a tree with `WeightDimensionNumbers` for
           each leaf of the parameters or for a whole subtree, or a function that makes such a tree from the parameters
           that `init` is given. `None` in that tree: passes unchanged, and takes no memory, where a kernel takes
-          `d_in² + d_out²` entries; give it for embeddings.
+          `d_in² + d_out²` entries and `d_in + d_out` flags; give it for embeddings.
 
     Returns:
         An `optax.GradientTransformationExtraArgs` whose state is a `DualNullSpaceState`. Its `init` raises `ValueError`
