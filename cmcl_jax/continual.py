@@ -111,7 +111,11 @@ class _Run:
             init_heads, widths=self.stream.widths, dtype=self.dtype, hidden=self.config.head.hidden
         )
         heads = jax.vmap(init)(keys)
-        return {"heads": heads, "memory": self.learner.start(heads), "matrices": self._measure(heads, {}, 0)}
+        return {
+            "heads": heads,
+            "memory": self.learner.start(heads),
+            "matrices": self._measure(heads, {}, 0, set(heads)),
+        }
 
     def _learn(self, state: dict[str, Any], step: Step) -> tuple[dict[str, Any], Float[np.ndarray, "seeds epochs"]]:
         heads, memory, on_device = self.learner.learn(
@@ -125,7 +129,8 @@ class _Run:
                 f"config.training.learning_rate (now {self.config.training.learning_rate}) or raise "
                 f"config.training.temperature (now {self.config.training.temperature})."
             )
-        matrices = self._measure(heads, state["matrices"], step.number)
+        trained = set(step.modalities) if self.learner.stepwise else set(heads)
+        matrices = self._measure(heads, state["matrices"], step.number, trained)
         return {"heads": heads, "memory": memory, "matrices": matrices}, losses
 
     def _chance(self) -> list[dict[str, float]]:
@@ -140,18 +145,22 @@ class _Run:
             for task, features in zip(self.stream.tasks, self.test, strict=True)
         ]
 
-    def _measure(self, heads: Heads, matrices: Matrices, time_index: int) -> Matrices:
-        """The matrices with row `time_index` filled in: every test task, whatever was trained so far."""
-        measured = dict(matrices)
+    def _measure(self, heads: Heads, matrices: Matrices, time_index: int, trained: set[str]) -> Matrices:
+        """The matrices with row `time_index` filled in: every test task, whatever was trained so far.
+
+        Tasks without a head that was trained since the row before have the values of that row: they are copied.
+        """
         shape = (self.config.seeds, len(self.stream.steps) + 1, len(self.stream.tasks))
+        measured = {name: _with_row_before(matrix, time_index) for name, matrix in matrices.items()}
         for column, (task, features) in enumerate(zip(self.stream.tasks, self.test, strict=True)):
+            if trained.isdisjoint(task.pair):
+                continue
             values = evaluate_task(
                 heads, task, features, jax.random.key(GALLERY_SEED), credit=self.config.evaluation.credit
             )
             for name, value in values.items():
-                if name not in measured:
-                    measured[name] = np.full(shape, np.nan, np.float32)
-                measured[name] = _with_cell(measured[name], time_index, column, np.asarray(value))
+                matrix = measured.setdefault(name, np.full(shape, np.nan, np.float32))
+                matrix[:, time_index, column] = value
         return measured
 
 
@@ -161,7 +170,8 @@ def _row(matrices: Matrices, time_index: int) -> dict[str, list[float | None]]:
     return {name: [None if np.isnan(value) else round(float(value), 3) for value in row] for name, row in rows.items()}
 
 
-def _with_cell(matrix: np.ndarray, row: int, column: int, values: np.ndarray) -> np.ndarray:
+def _with_row_before(matrix: np.ndarray, row: int) -> np.ndarray:
+    """A copy in which a row starts as the one before it."""
     matrix = np.array(matrix)
-    matrix[:, row, column] = values
+    matrix[:, row] = matrix[:, row - 1]
     return matrix

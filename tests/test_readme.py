@@ -1,6 +1,7 @@
 """Every command and every line of code in the README, run as it stands there."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -62,9 +63,11 @@ def test_its_code_and_its_commands_run(checkout: Path) -> None:
     assert [command[2] for command in runs] == [
         "train", "report", "compare", "--encoder=pocketbind", "inspect", "train",
     ]  # fmt: skip
+    shared = {**os.environ, "CMCL_COMPILATION_CACHE": str(checkout / "programs")}  # as users have it, but not at home
     for command in runs:
         quick = {"train": QUICK, "compare": [*QUICK, "--orders=1"]}.get(command[2], [])
-        subprocess.run([sys.executable, *command[1:], *quick], check=True, cwd=checkout, capture_output=True)
+        whole = [sys.executable, *command[1:], *quick]
+        subprocess.run(whole, check=True, cwd=checkout, capture_output=True, env=shared)
         if command[2] == "report":
             assert "report.md" in {path.name for path in (checkout / "runs/pocket_dns").iterdir()}
         (checkout / "runs/pocket_dns/report.md").unlink(missing_ok=True)  # train wrote one too

@@ -111,8 +111,9 @@ class Learner(Protocol):
     """Goes through the steps of a stream with one method, for all runs at once.
 
     Attributes:
-        stepwise: whether a step trains on its own data alone. If not, a task has no step in which it is learned, and
-          nothing can be said of what it forgets.
+        stepwise: whether a step trains on its own data alone, and changes the heads of its own modalities only: tasks of
+          other heads are then not measured again. If not, a task has no step in which it is learned, and nothing can be
+          said of what it forgets.
     """
 
     stepwise: ClassVar[bool]
