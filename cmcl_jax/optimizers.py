@@ -43,8 +43,8 @@ def dns_adamw(
         project: "gradients" projects the clipped gradient before Adam, as published, which promises nothing about the
           update: Adam and the decay leave the null space again. "updates" projects what Adam and the decay emit: the
           applied update is in the null space to rounding. "exact" runs Adam and the decay in rotated coordinates, of
-          which the protected ones receive exact zeros (`in_rotated_coordinates`): best in docs/ablation.md, at three
-          times the matrix products. `None` is plain AdamW.
+          which the protected ones receive exact zeros (`in_rotated_coordinates`): best in docs/ablation.md, at six
+          matrix products a kernel where the others take two at most. `None` is plain AdamW.
         biases: "leafwise" protects them by `I − P_out`; "stacked" together with their kernels, the tight form, with
           projectors of `[x, 1]` (`stack_biases`); "free" not at all, as published: old alignments drift with them.
         dimension_numbers: which axes of a leaf are its matrix, see `dual_null_space`. They also say what a kernel is: a

@@ -14,7 +14,7 @@ from cmcl_jax.heads import Heads
 from cmcl_jax.methods import method_from_config
 from cmcl_jax.methods.base import Batch
 from cmcl_jax.methods.dns import DualNullSpace, ProjectedVanilla
-from cmcl_jax.methods.dns_factored import FactoredDualNullSpace, FactoredReleased
+from cmcl_jax.methods.dns_factored import FactoredDualNullSpace, FactoredReleased, _squared_norm
 from cmcl_jax.methods.dns_released import ReleasedDualNullSpace
 from cmcl_jax.methods.dns_rotated import RotatedDualNullSpace, RotatedReleased
 from cmcl_jax.methods.vanilla import Vanilla
@@ -162,3 +162,26 @@ def test_epochs_in_two_calls_give_the_bits_of_one(x64: None) -> None:
         return in_step
 
     jax.tree.map(np.testing.assert_array_equal, trained((0, 1), (1, 2)), trained((0, 2)))
+
+
+def test_the_norm_of_gradients_that_cancel_is_no_root_of_less_than_zero() -> None:
+    """The gradient of equal rows whose outputs' gradients add up to zero, of which float32 leaves a little."""
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        rows, delta = np.tile(rng.normal(size=32), (64, 1)), rng.normal(size=(64, 16))
+        rows, delta = (jnp.asarray(x, jnp.float32) for x in (rows, delta - delta.mean(axis=0)))
+        assert 0 <= _squared_norm(rows, delta) < 1e-3
+    several = jnp.asarray(rng.normal(size=(64, 32)), jnp.float32)
+    expected = np.linalg.norm(several.T @ delta) ** 2 + np.linalg.norm(delta.sum(axis=0)) ** 2
+    np.testing.assert_allclose(_squared_norm(several, delta), expected, rtol=1e-5)
+
+
+def test_released_runs_side_by_side_compute_one_of_the_two_forms(x64: None) -> None:
+    [(step, features)] = tasks((A, B))
+    one = jax.tree.map(lambda leaf: jnp.asarray(leaf[0], jnp.float32), heads_of_one_seed())
+    method = FactoredReleased(*RELEASED)
+    state = method.before_step(method.init(one, [(A, B)]), one, step, features.rows)
+    rows = method.enter_rows(state, {r: jnp.asarray(x[:5], jnp.float32) for r, x in features.by_role.items()})
+    twice = lambda tree: jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), tree)  # noqa: E731
+    gradient = jax.vmap(lambda state, heads: method.gradient(state, heads, Batch(rows, jnp.ones(5, bool))))
+    assert str(jax.make_jaxpr(gradient)(twice(state), twice({"a": one[A], "b": one[B]}))).count("cond[") == 2

@@ -27,6 +27,7 @@ from cmcl_jax.methods.dns import DualNullSpace, ProjectedVanilla
 from cmcl_jax.methods.dns_released import ReleasedDualNullSpace
 from cmcl_jax.methods.vanilla import Vanilla
 from cmcl_jax.null_space import Subspaces, as_matrix
+from cmcl_jax.null_space.free_part import largest_of_runs
 from cmcl_jax.optimizers import clip_factor
 from cmcl_jax.precision import matmul
 from cmcl_jax.stream import Step
@@ -96,7 +97,8 @@ class FactoredGradients(ProjectedVanilla):
             protected = product(delta, protect.outputs)
             return product(jnp.concatenate([rows, -of_old]).T, jnp.concatenate([delta, protected])), protected
 
-        kernel, protected = jax.lax.cond(protect.one_sided, one_sided, two_sided)
+        # Of an identity, both forms are the same: runs side by side take the first if it serves all of them.
+        kernel, protected = jax.lax.cond(largest_of_runs(~protect.one_sided), two_sided, one_sided)
         return {"kernel": kernel, "bias": jnp.sum(delta - protected if self.protects_biases else delta, axis=0)}
 
     def update(self, state: FactoredState, gradients: Heads, trained: Heads) -> tuple[Heads, FactoredState]:
@@ -126,4 +128,5 @@ def _halves(rows: Float[Array, "n 2d"]) -> tuple[Float[Array, "n d"], Float[Arra
 
 def _squared_norm(rows: Float[Array, "n d_in"], delta: Float[Array, "n d_out"]) -> Float[Array, ""]:
     """Of the gradients `X^T δ` of the kernel and `1^T δ` of the bias together."""
-    return jnp.sum((matmul(rows, rows.T) + 1) * matmul(delta, delta.T))
+    squared = jnp.sum((matmul(rows, rows.T) + 1) * matmul(delta, delta.T))
+    return jnp.maximum(squared, 0)  # where its terms cancel, rounding may leave less

@@ -5,6 +5,7 @@ rotation.py      in_rotated_coordinates(): an optimizer in coordinates of which 
 stacking.py      stack_biases(): kernel and bias as one matrix, the tight form
 adapters.py      low-rank changes that cannot touch what is protected
 projectors.py    projector(): from a second moment to an orthogonal projector
+free_part.py     what a projector leaves, for the arithmetic that its rank asks for
 ranks.py         its threshold rules: how many directions count as used
 protection.py    replace_projectors(), protected_fraction(): what an optimizer's state protects
 layouts.py       WeightDimensionNumbers: where the matrix is in a parameter

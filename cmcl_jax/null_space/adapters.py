@@ -13,9 +13,9 @@ for every `B1` and `A2`: `P_in (K − K0) P_out = 0` to all orders of the factor
 `P_in = I` for `B2`. With ranks `d_in − rank P_in` and `d_out − rank P_out` the form reaches every projected change.
 
 In place of the `d_in d_out` numbers of a kernel, the two terms train `2 r (d_in + d_out)`, and Adam's moments are as
-many each. Projecting them costs `2 r (d_in² + d_out²)` floating-point operations an update, projecting the kernel
-`2 d_in d_out (d_in + d_out)`: at d = 1024 and r = 8, 33 thousand numbers in place of 1,049 thousand, and 0.034 GFLOP in
-place of 4.3.
+many each. Projecting them costs at most `2 r (d_in² + d_out²)` floating-point operations an update, projecting the
+kernel at most `2 d_in d_out (d_in + d_out)`: at d = 1024 and r = 8, 33 thousand numbers in place of 1,049 thousand, and
+0.034 GFLOP in place of 4.3.
 
 (Factors as in LoRA, arXiv 2106.09685; range of the dual-sided projection, arXiv 2503.14963; the split is this
 project's.)

@@ -45,7 +45,7 @@ class NullSpaceProjector(NamedTuple):
 
 
 class Subspaces(NamedTuple):
-    """The same as coordinates: what a transform that works in an eigenbasis need not find again.
+    """The same as bases: what the states of transforms hold, and what no eigenbasis need be found of again.
 
     Attributes:
         inputs, outputs: what the projectors of `NullSpaceProjector` project onto.
@@ -136,13 +136,18 @@ def _settled(vectors: Float[Array, "d d"], empty: Bool[Array, " d"]) -> Float[Ar
 def as_subspace(side: Float[Array, "*batch d d"] | Subspace) -> Subspace:
     """A projector in an eigenbasis of its own, found by `jnp.linalg.svd`; a `Subspace` as it is.
 
-    Within what is protected, and within what is free, a projector's matrix knows no directions: the basis is whichever
-    the decomposition gives.
+    A matrix that is no projector stands for the nearest one: its eigenvalues are rounded to 0 or 1. Within what is
+    protected, and within what is free, a projector's matrix knows no directions: the basis is whichever the
+    decomposition gives.
     """
-    if isinstance(side, Subspace):
-        return side
-    finite = jnp.all(jnp.isfinite(side), axis=(-2, -1))
-    vectors, values, _ = jnp.linalg.svd(jnp.where(finite[..., None, None], side, 0), hermitian=True)
+    return side if isinstance(side, Subspace) else _eigenbasis(side)
+
+
+@jax.jit
+def _eigenbasis(matrix: Float[Array, "*batch d d"]) -> Subspace:
+    matrix = at_least_single(matrix)
+    finite = jnp.all(jnp.isfinite(matrix), axis=(-2, -1))
+    vectors, values, _ = jnp.linalg.svd(jnp.where(finite[..., None, None], matrix, 0), hermitian=True)
     return _in_basis(vectors, values > 0.5, finite)
 
 
@@ -182,15 +187,14 @@ def _check_finite(second_moment: Float[Array, "d d"]) -> None:
         )
 
 
-def nothing_to_protect(
-    leaf: Array, numbers: WeightDimensionNumbers | None, protect_biases: bool
-) -> NullSpaceProjector | None:
-    """Projectors of zeros for a leaf, of at least single precision; `None` if it is never to be projected."""
+def nothing_to_protect(leaf: Array, numbers: WeightDimensionNumbers | None, protect_biases: bool) -> Subspaces | None:
+    """What protects nothing of a leaf, in at least single precision; `None` if it is never to be projected."""
     if numbers is None or not (numbers.inputs or protect_biases):
         return None
     batch, d_in, d_out = sizes(leaf.shape, numbers)
-    zeros = lambda d: jnp.zeros((*batch, d, d), jnp.promote_types(leaf.dtype, jnp.float32))  # noqa: E731
-    return NullSpaceProjector(zeros(d_in) if numbers.inputs else None, zeros(d_out))
+    dtype = jnp.promote_types(leaf.dtype, jnp.float32)
+    nothing = lambda d: _all_or_nothing((*batch, d, d), dtype, protected=False)  # noqa: E731
+    return Subspaces(nothing(d_in) if numbers.inputs else None, nothing(d_out))
 
 
 def is_entry(node: PyTree) -> bool:
@@ -198,8 +202,26 @@ def is_entry(node: PyTree) -> bool:
     return node is None or isinstance(node, NullSpaceProjector | Subspaces | optax.MaskedNode)
 
 
+def in_eigenbases(projectors: PyTree) -> PyTree:
+    """The tree with a `Subspace` for each side that is a matrix, found once where several leaves share the matrix."""
+    found: dict[int, tuple[Any, Subspace]] = {}
+
+    def convert(side: Any) -> Any:
+        square = getattr(side, "ndim", 0) >= 2 and side.shape[-2] == side.shape[-1]
+        if isinstance(side, Subspace) or not square:
+            return side
+        if id(side) not in found:
+            found[id(side)] = side, as_subspace(side)  # with the side, which keeps its id from being given again
+        return found[id(side)][1]
+
+    def of_entry(entry: Any) -> Any:
+        return NullSpaceProjector(*map(convert, entry)) if isinstance(entry, NullSpaceProjector) else entry
+
+    return jax.tree.map(of_entry, projectors, is_leaf=is_entry)
+
+
 def fit_projectors(projectors: PyTree, like: PyTree) -> PyTree:
-    """One projector per leaf, from projectors of leaves or of subtrees, in the shapes and dtypes of `like`."""
+    """`Subspaces` per leaf, from projectors of leaves or of subtrees, in the shapes and dtypes of `like`."""
     try:
         return jax.tree.map_with_path(_fit_subtree, in_mapping_of(like, projectors), like, is_leaf=is_entry)
     except (ValueError, TypeError) as error:
@@ -221,31 +243,30 @@ def _fit_subtree(top: tuple[Any, ...], new: Protected | None, olds: PyTree) -> P
     return jax.tree.map_with_path(lambda path, old: _fit(new, old, name(path)), olds, is_leaf=is_entry)
 
 
-def _fit(new: Protected | None, old: Protected | None, name: str) -> Protected | None:
-    if not isinstance(old, NullSpaceProjector | Subspaces):
+def _fit(new: Protected | None, old: Subspaces | None, name: str) -> Subspaces | None:
+    if not isinstance(old, Subspaces):
         return old
-    if new is None:
-        new = NullSpaceProjector(*(None if side is None else jnp.zeros_like(_matrix_like(side)) for side in old))
-    sides = zip(old._fields, new, old, strict=True)
-    fitted: list[Any] = [None if had is None else _fit_side(f"{name}.{side}", given, had) for side, given, had in sides]
-    return type(old)(*fitted)
+    protected = new is not None
+    given = new if new is not None else NullSpaceProjector(None, None)
+    sides = zip(old._fields, given, old, strict=True)
+    fitted: list[Any] = [
+        None if had is None else _fit_side(f"{name}.{side}", of_side, had, protected) for side, of_side, had in sides
+    ]
+    return Subspaces(*fitted)
 
 
-def _fit_side(side: str, new: Side | None, old: Side) -> Side:
-    like = _matrix_like(old)
+def _fit_side(side: str, new: Side | None, old: Subspace, protected: bool) -> Subspace:
     if new is None:
-        new = jnp.eye(like.shape[-1], dtype=like.dtype)
-    shape = _matrix_like(new).shape
+        new = _all_or_nothing(old.vectors.shape, old.vectors.dtype, protected)
+    like, shape = old.vectors, (new.vectors if isinstance(new, Subspace) else new).shape
     if shape not in (like.shape, like.shape[-2:]):
         for_all = f" or, for all of them, {like.shape[-2:]}" if like.ndim > 2 else ""
         raise ValueError(f"{side} has shape {shape} where the parameters need {like.shape}{for_all}")
-    fitted = as_subspace(new) if isinstance(old, Subspace) else as_matrix(new)
     # A copy, for one projector may serve many leaves and stays the caller's: a state that shares it cannot be donated.
     copied = lambda new, old: jnp.array(jnp.broadcast_to(new, old.shape), old.dtype, copy=True)  # noqa: E731
-    placed: Side = jax.tree.map(copied, fitted, old)
+    placed: Subspace = jax.tree.map(copied, as_subspace(new), old)
     return placed
 
 
-def _matrix_like(side: Side) -> Array:
-    """Something of the shape and dtype of the projector's matrix."""
-    return side.vectors if isinstance(side, Subspace) else side
+def _all_or_nothing(shape: tuple[int, ...], dtype: Any, protected: bool) -> Subspace:
+    return Subspace(jnp.zeros(shape, dtype) + jnp.eye(shape[-1], dtype=dtype), jnp.full(shape[:-1], protected))

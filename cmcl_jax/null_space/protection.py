@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from cmcl_jax.null_space.layouts import WeightDimensionNumbers
-from cmcl_jax.null_space.projectors import at_least_single
+from cmcl_jax.null_space.projectors import at_least_single, in_eigenbases
 from cmcl_jax.null_space.stacking import StackedBiasesState, stack, unstack
 from cmcl_jax.null_space.variables import with_variables_of, without_variables
 
@@ -34,10 +34,12 @@ def replace_projectors(opt_state: PyTree, projectors: PyTree) -> PyTree:
     Args:
         opt_state: any optimizer state that holds one of them, however deep (`chain`, `masked`, `partition`,
           `MultiSteps`, `stack_biases`, …).
-        projectors: a tree with a `NullSpaceProjector` or `None` (protect nothing) for each leaf of the parameters or
-          for a whole subtree. One for a subtree serves its kernels with both sides and its biases with `outputs`.
-          A projector `(d, d)` serves all matrices of a leaf with batch axes, `(*batch, d, d)` each its own. Inside
-          `stack_biases` a layer is one leaf.
+        projectors: a tree with a `NullSpaceProjector`, `Subspaces` or `None` (protect nothing) for each leaf of the
+          parameters or for a whole subtree. One for a subtree serves its kernels with both sides and its biases with
+          `outputs`. A projector `(d, d)` serves all matrices of a leaf with batch axes, `(*batch, d, d)` each its own.
+          Inside `stack_biases` a layer is one leaf. Of a matrix, the eigenbasis is found by `jnp.linalg.svd`, once
+          however many leaves and states the array serves, and eigenvalues are rounded to 0 or 1; it has no derivative,
+          since they repeat. `Subspaces` are taken as they are.
 
     Returns:
         The same state with the same shapes and dtypes. It holds copies, so that it can be donated. Outside jit, what
@@ -47,13 +49,13 @@ def replace_projectors(opt_state: PyTree, projectors: PyTree) -> PyTree:
         ValueError: if there is no such state, if a projector's shape or the trees do not fit, or if a projector is
           given for what is never projected, such as a convolution without dimension numbers.
     """
-    found = []
+    bases, found = in_eigenbases(projectors), []
 
     def replace(node: PyTree) -> PyTree:
         if not isinstance(node, Protecting):
             return node
         found.append(node)
-        return jax.tree.map(_placed_like, node.with_projectors(projectors), node)
+        return jax.tree.map(_placed_like, node.with_projectors(bases), node)
 
     replaced = jax.tree.map(replace, opt_state, is_leaf=is_protecting)
     if not found:

@@ -16,7 +16,6 @@ from jaxtyping import Array, Bool, Float, PyTree
 from cmcl_jax.null_space.layouts import DimensionNumbers, WeightDimensionNumbers, as_matrices, numbers_of_leaves
 from cmcl_jax.null_space.projectors import (
     HIGHEST,
-    Subspace,
     Subspaces,
     adjoint,
     fit_projectors,
@@ -117,12 +116,7 @@ def in_rotated_coordinates(
                 "Leave dual_null_space() out of it, or use it without in_rotated_coordinates()."
             )
 
-        def start(leaf: Array, numbers: WeightDimensionNumbers | None) -> Subspaces | None:
-            zeros = nothing_to_protect(leaf, numbers, protect_biases)
-            if zeros is None or zeros.outputs is None:
-                return None
-            return Subspaces(None if zeros.inputs is None else _all_free(zeros.inputs), _all_free(zeros.outputs))
-
+        start = lambda leaf, numbers: nothing_to_protect(leaf, numbers, protect_biases)  # noqa: E731
         return RotatedState(jax.tree.map(start, bare, numbers), numbers, inner_state)
 
     def update(
@@ -161,7 +155,3 @@ def _rotated_back(c: Subspaces, numbers: WeightDimensionNumbers, leaf: Array) ->
 def _protected(c: Subspaces) -> Bool[Array, "*batch d_in d_out"]:
     outputs = c.outputs.protected[..., None, :]
     return outputs if c.inputs is None else c.inputs.protected[..., :, None] & outputs
-
-
-def _all_free(zeros: Float[Array, "*batch d d"]) -> Subspace:
-    return Subspace(zeros + jnp.eye(zeros.shape[-1], dtype=zeros.dtype), jnp.zeros(zeros.shape[:-1], bool))

@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, PyTree
 
+from cmcl_jax.null_space.free_part import fewer_first, free_part, protected_part
 from cmcl_jax.null_space.layouts import DimensionNumbers, WeightDimensionNumbers, as_matrices, numbers_of_leaves
-from cmcl_jax.null_space.projectors import HIGHEST, NullSpaceProjector, fit_projectors, nothing_to_protect
+from cmcl_jax.null_space.projectors import Subspace, Subspaces, fit_projectors, nothing_to_protect
 from cmcl_jax.null_space.protection import map_entries
 from cmcl_jax.null_space.variables import with_variables_of, without_variables
 
@@ -29,7 +30,8 @@ class DualNullSpaceState(NamedTuple):
     """State of `dual_null_space`.
 
     Attributes:
-        projectors: the parameters' tree with a `NullSpaceProjector` or `None` in place of each leaf.
+        projectors: the parameters' tree with `Subspaces` or `None` in place of each leaf; `as_matrix` of a side gives
+          the projector's matrix.
         numbers: the same tree with the `WeightDimensionNumbers` or `None` of each leaf. They are static: no arrays.
     """
 
@@ -39,6 +41,7 @@ class DualNullSpaceState(NamedTuple):
     def with_projectors(self, projectors: PyTree) -> DualNullSpaceState:
         """See `replace_projectors`."""
         fitted = fit_projectors(projectors, without_variables(self.projectors))
+        fitted = jax.tree.map(fewer_first, fitted, is_leaf=lambda node: isinstance(node, Subspace))
         return self._replace(projectors=with_variables_of(self.projectors, fitted))
 
     def protected_part(self, updates: PyTree) -> PyTree:
@@ -71,11 +74,16 @@ def dual_null_space(
 
     *Updates*: elementwise rescaling, sign or decay *after* this transform break the promise. Scaling by a scalar keeps
     it, and so does momentum as long as the projectors stay; a momentum that outlives `replace_projectors` carries old
-    updates on. Rounding is relative to what is projected: where next to nothing is left free, it is more of what
-    passes, and *exact* is better. Adding the update to the parameters rounds as well, and over many updates that is the
-    larger part of the drift (`python -m benchmarks.drift`): keep float32 masters of bfloat16 parameters.
+    updates on. Where few directions are left free, rounding is relative to what passes, and where none is, nothing
+    passes. Adding the update to the parameters rounds as well, and over many updates that is the larger part of the
+    drift (`python -m benchmarks.drift`): keep float32 masters of bfloat16 parameters.
 
     Biases are protected leafwise, with their input of 1 on its own; `stack_biases` has the tight form.
+
+    An update takes `4 d_in d_out (m_in + m_out)` operations a kernel, with `m` the directions of a side that are
+    protected or those that are not, whichever are fewer, rounded up to one of a few widths: none where nothing or
+    everything is protected, and where half is, those of a product with dense projectors (`free_part.py`). Under `vmap`
+    all runs take the largest width of them.
 
     Args:
         protect_biases: biases are projected by `I − P_out`; if False they pass unchanged (as published), and old
@@ -84,7 +92,7 @@ def dual_null_space(
           leaves are biases `(d_out,)`, all others pass unchanged. Otherwise a tree with `WeightDimensionNumbers` for
           each leaf of the parameters or for a whole subtree, or a function that makes such a tree from the parameters
           that `init` is given. `None` in that tree: passes unchanged, and takes no memory, where a kernel takes
-          `d_in² + d_out²` entries; give it for embeddings.
+          `d_in² + d_out²` entries and `d_in + d_out` flags; give it for embeddings.
 
     Returns:
         An `optax.GradientTransformationExtraArgs` whose state is a `DualNullSpaceState`. Its `init` raises `ValueError`
@@ -122,8 +130,8 @@ def dual_null_space(
     def init(params: PyTree) -> DualNullSpaceState:
         params = without_variables(params)
         numbers = numbers_of_leaves(dimension_numbers, params)
-        zeros = lambda leaf, numbers: nothing_to_protect(leaf, numbers, protect_biases)  # noqa: E731
-        return DualNullSpaceState(jax.tree.map(zeros, params, numbers), numbers)
+        start = lambda leaf, numbers: nothing_to_protect(leaf, numbers, protect_biases)  # noqa: E731
+        return DualNullSpaceState(jax.tree.map(start, params, numbers), numbers)
 
     def update(
         updates: PyTree, state: DualNullSpaceState, params: PyTree | None = None, **extra_args: Any
@@ -134,16 +142,11 @@ def dual_null_space(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _free(p: NullSpaceProjector, numbers: WeightDimensionNumbers, update: Array) -> Array:
-    return (update - _protected(p, numbers, update)).astype(update.dtype)
-
-
-def _protected(p: NullSpaceProjector, numbers: WeightDimensionNumbers, update: Array) -> Array:
+def _free(p: Subspaces, numbers: WeightDimensionNumbers, update: Array) -> Array:
     matrices, undo = as_matrices(update, numbers)
-    return undo(_sandwich(p, matrices))
+    return undo(free_part(p, matrices)).astype(update.dtype)
 
 
-def _sandwich(p: NullSpaceProjector, matrices: Float[Array, "*batch d_in d_out"]) -> Float[Array, "*batch d_in d_out"]:
-    if p.outputs is not None:
-        matrices = jnp.matmul(matrices, p.outputs, precision=HIGHEST)
-    return matrices if p.inputs is None else jnp.matmul(p.inputs, matrices, precision=HIGHEST)
+def _protected(p: Subspaces, numbers: WeightDimensionNumbers, update: Array) -> Array:
+    matrices, undo = as_matrices(update, numbers)
+    return undo(protected_part(p, matrices))

@@ -82,7 +82,7 @@ def test_the_update_is_that_of_the_matrix_taken_out_by_hand(layout: Any, x64: No
     inputs, outputs = onto(rng, d_in, axes), onto(rng, d_out, axes)
     tx = dual_null_space(dimension_numbers=numbers)
     state = tx.init(jnp.asarray(weight))
-    assert state.projectors.inputs.shape == inputs.shape and state.projectors.outputs.shape == outputs.shape
+    assert [side.vectors.shape for side in state.projectors] == [inputs.shape, outputs.shape]
     state = replace_projectors(state, NullSpaceProjector(jnp.asarray(inputs), jnp.asarray(outputs)))
     updates, after = jax.jit(tx.update)(jnp.asarray(weight), state)
     np.testing.assert_allclose(updates, from_matrices(matrices - inputs @ matrices @ outputs), atol=1e-13)
@@ -111,7 +111,7 @@ def test_a_fresh_state_passes_every_layout_bit_for_bit(layout: Any) -> None:
     tx = dual_null_space(dimension_numbers=numbers)
     updates, state = tx.update(weight, tx.init(weight))
     assert updates.dtype == jnp.bfloat16
-    assert {leaf.dtype for leaf in jax.tree.leaves(state)} == {jnp.dtype(jnp.float32)}
+    assert {leaf.dtype for leaf in jax.tree.leaves(state)} == {jnp.dtype(jnp.float32), jnp.dtype(bool)}
     np.testing.assert_array_equal(updates, weight)
 
 
@@ -184,7 +184,7 @@ def test_a_leaf_of_none_has_no_state_and_passes_bit_for_bit() -> None:
     p = NullSpaceProjector(jnp.eye(4), jnp.eye(6))
     state = replace_projectors(tx.init(params), {"embed": None, "head": p})
     assert state.projectors["embed"] == {"table": None, "scale": None}
-    assert [leaf.shape for leaf in jax.tree.leaves(state)] == [(4, 4), (6, 6)]
+    assert [leaf.shape for leaf in jax.tree.leaves(state)] == [(4, 4), (4,), (6, 6), (6,)]
     updates, _ = tx.update(params, state)
     jax.tree.map(np.testing.assert_array_equal, updates["embed"], params["embed"])
     np.testing.assert_array_equal(updates["head"]["weight"], 0)
@@ -205,7 +205,7 @@ def test_a_projector_for_what_is_never_projected_is_refused_rather_than_ignored(
 def test_without_dimension_numbers_leaves_of_three_axes_have_no_state() -> None:
     tree = {"kernel": jnp.ones((4, 3)), "bias": jnp.ones(3), "conv": jnp.ones((2, 2, 2)), "scalar": jnp.ones(())}
     state = dual_null_space().init(tree)
-    assert [leaf.shape for leaf in jax.tree.leaves(state)] == [(3, 3), (4, 4), (3, 3)]
+    assert [leaf.shape for leaf in jax.tree.leaves(state)] == [(3, 3), (3,), (4, 4), (4,), (3, 3), (3,)]
     explicit = {"kernel": WeightDimensionNumbers((0,), (1,)), "bias": WeightDimensionNumbers((), (0,))}
     same = dual_null_space(dimension_numbers={**explicit, "conv": None, "scalar": None})
     assert jax.tree.structure(same.init(tree)) == jax.tree.structure(state)
@@ -274,7 +274,7 @@ def test_a_tree_that_can_be_called_is_still_a_tree() -> None:
 
     numbers = Layer(WeightDimensionNumbers((1,), (0,)))
     state = dual_null_space(dimension_numbers=numbers).init(Layer(jnp.ones((2, 3))))
-    assert state.projectors.weight.inputs.shape == (3, 3)
+    assert state.projectors.weight.inputs.vectors.shape == (3, 3)
 
 
 @pytest.mark.parametrize(

@@ -75,8 +75,8 @@ def test_decay_after_projected_gradients_leaves_the_protected_space_even_without
     assert max(leaks["updates"], leaks["exact"]) < 1e-6 * decayed
 
 
-def moved_of_a_frozen_head(project: str) -> float:
-    """Largest change, in float32, of a head of which everything is protected, after ten updates."""
+@pytest.mark.parametrize("project", STRENGTHS)
+def test_a_head_of_which_everything_is_protected_keeps_its_bits_in_float32(project: str) -> None:
     of = head(64, (64, 64))
     tx = dns_adamw(RATE, project=project, weight_decay=0.0)
     state = replace_projectors(tx.init(of.params), of.projector)
@@ -85,16 +85,8 @@ def moved_of_a_frozen_head(project: str) -> float:
     for _ in range(10):
         updates, state = update(of.gradients, state, params)
         params, total = optax.apply_updates(params, updates), optax.apply_updates(total, updates)
-    if project == "exact":
-        jax.tree.map(np.testing.assert_array_equal, params, of.params)
-        jax.tree.map(np.testing.assert_array_equal, total, zeros)
-    return max(float(np.abs(leaf).max()) for leaf in total.values())
-
-
-def test_float32_noise_moves_a_frozen_head_by_the_learning_rate_by_rounding_or_not_at_all() -> None:
-    assert 1 < moved_of_a_frozen_head("gradients") / RATE < 11  # ten updates
-    assert 0 < moved_of_a_frozen_head("updates") / RATE < 1e-4
-    assert moved_of_a_frozen_head("exact") == 0
+    jax.tree.map(np.testing.assert_array_equal, params, of.params)
+    jax.tree.map(np.testing.assert_array_equal, total, zeros)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-5), (np.float64, 1e-12)])
@@ -111,26 +103,19 @@ def test_at_a_width_of_1024_nothing_protected_moves(project: str, dtype: Any, to
 
 
 @pytest.mark.slow
-def test_with_one_dimension_left_free_the_exact_form_leaks_less_than_projected_updates(x64: None) -> None:
+@pytest.mark.parametrize("project", ["updates", "exact"])
+def test_with_one_dimension_left_free_what_leaks_is_small_next_to_that_one(project: str, x64: None) -> None:
     of = head(1024, (1023, 1023), np.float32)
-    updates = {project: first_update(of, project)["kernel"] for project in ("updates", "exact")}
-    leaks = {
-        project: of.protected({"kernel": kernel, "bias": np.zeros(1024)})[0] for project, kernel in updates.items()
-    }
-    assert leaks["exact"] <= 1e-5 * np.linalg.norm(updates["exact"])
-    assert leaks["updates"] > 1e-5 * np.linalg.norm(updates["updates"])  # rounding of the whole, next to a small rest
-    assert leaks["updates"] <= 1e-5 * RATE * 1024  # the norm of what Adam emits
+    kernel = first_update(of, project)["kernel"]
+    leak, _ = of.protected({"kernel": kernel, "bias": np.zeros(1024)})
+    assert 0 < leak <= 1e-5 * np.linalg.norm(kernel)
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-5), (np.float64, 1e-12)])
-def test_where_all_is_protected_nothing_moves(dtype: Any, tolerance: float, x64: None) -> None:
-    of = head(256, (256, 256), dtype)
-    free = first_update(dataclasses.replace(of, q_in=of.q_in[:, :0]), "updates")  # what Adam and the decay emit
-    for leaf in first_update(of, "exact").values():
+@pytest.mark.parametrize("project", ["updates", "exact"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_where_all_is_protected_nothing_moves(dtype: Any, project: str, x64: None) -> None:
+    for leaf in first_update(head(256, (256, 256), dtype), project).values():
         np.testing.assert_array_equal(leaf, 0)
-    # There is nothing left to which rounding could be small, so it is compared with what was projected.
-    kernel = first_update(of, "updates")["kernel"]
-    assert 0 < np.linalg.norm(kernel) <= tolerance * np.linalg.norm(free["kernel"])
 
 
 @pytest.mark.parametrize("project", [*STRENGTHS, None])
