@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,9 @@ from ml_collections import ConfigDict
 
 from cmcl_jax.checkpoint import Checkpoints
 from cmcl_jax.config import check_config
-from cmcl_jax.evaluate import evaluate_task
-from cmcl_jax.heads import Heads, init_heads
+from cmcl_jax.measuring import Matrices, TestTasks, finite_runs, initial_heads
 from cmcl_jax.methods import method_from_config
 from cmcl_jax.methods.base import Learner
-from cmcl_jax.metrics.chance import chance_levels
 from cmcl_jax.metrics.transfer import HEADLINES
 from cmcl_jax.open_stream import open_stream
 from cmcl_jax.progress import Progress
@@ -28,9 +25,6 @@ from cmcl_jax.stability_record import record_for
 from cmcl_jax.stream import Step, Stream
 from cmcl_jax.workdir import Workdir
 from feature_cache.errors import UserError
-
-Matrices = dict[str, Float[np.ndarray, "seeds times tasks"]]
-GALLERY_SEED = 0
 
 
 def run(config: ConfigDict, workdir: str | Path, progress: Progress | None = None) -> dict[str, Any]:
@@ -79,7 +73,7 @@ class _Run:
         seeds = range(config.first_seed, config.first_seed + config.seeds)
         self.keys: PRNGKeyArray = jax.vmap(jax.random.key)(jnp.asarray(seeds))
         self.record = record_for(folder, self.stream, self.learner, config)
-        self.test = [self.stream.test_features(t, config.evaluation.split, self.dtype) for t in self.stream.tasks]
+        self.test = TestTasks(self.stream, config.evaluation.split, config.evaluation.credit, self.dtype)
 
     def finish(self) -> dict[str, Any]:
         """Runs what is left of the stream and writes the results."""
@@ -101,17 +95,14 @@ class _Run:
                 checkpoints.save(step.number, state)
                 self.progress.step_done(step, losses)
         return self.folder.write_results(
-            state["matrices"], self.stream, self.config, self._chance(), self.learner.stepwise
+            state["matrices"], self.stream, self.config, self.test.chance(), self.learner.stepwise
         )
 
     def _start(self) -> dict[str, Any]:
         """The state before the first step, measured zero-shot."""
-        keys = jax.vmap(lambda key: jax.random.fold_in(key, 0))(self.keys)  # the steps fold in 1, 2, …
-        init = functools.partial(
-            init_heads, widths=self.stream.widths, dtype=self.dtype, hidden=self.config.head.hidden
-        )
-        heads = jax.vmap(init)(keys)
-        return {"heads": heads, "memory": self.learner.start(heads), "matrices": self._measure(heads, {}, 0)}
+        heads = initial_heads(self.stream, self.keys, self.dtype, self.config.head.hidden)
+        matrices = self.test.measure(heads, {}, 0, trained=heads)
+        return {"heads": heads, "memory": self.learner.start(heads), "matrices": matrices}
 
     def _learn(self, state: dict[str, Any], step: Step) -> tuple[dict[str, Any], Float[np.ndarray, "seeds epochs"]]:
         heads, memory, on_device = self.learner.learn(
@@ -119,49 +110,18 @@ class _Run:
         )
         losses = np.asarray(on_device)
         jax.effects_barrier()  # no epoch is reported after its step
-        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((losses, heads))):
+        if not finite_runs(losses, heads).all():
             raise DivergedError(
                 f"Training diverged in step {step.name}: its losses are {losses.mean(axis=0)}. Lower "
                 f"config.training.learning_rate (now {self.config.training.learning_rate}) or raise "
                 f"config.training.temperature (now {self.config.training.temperature})."
             )
-        matrices = self._measure(heads, state["matrices"], step.number)
+        trained = step.modalities if self.learner.stepwise else tuple(heads)
+        matrices = self.test.measure(heads, state["matrices"], step.number, trained)
         return {"heads": heads, "memory": memory, "matrices": matrices}, losses
-
-    def _chance(self) -> list[dict[str, float]]:
-        """What random scores would reach on every test task."""
-        return [
-            chance_levels(
-                task.metrics,
-                np.asarray(features.groups),
-                {name: len(label_set.class_features) for name, label_set in features.label_sets.items()},
-                self.config.evaluation.credit,
-            )
-            for task, features in zip(self.stream.tasks, self.test, strict=True)
-        ]
-
-    def _measure(self, heads: Heads, matrices: Matrices, time_index: int) -> Matrices:
-        """The matrices with row `time_index` filled in: every test task, whatever was trained so far."""
-        measured = dict(matrices)
-        shape = (self.config.seeds, len(self.stream.steps) + 1, len(self.stream.tasks))
-        for column, (task, features) in enumerate(zip(self.stream.tasks, self.test, strict=True)):
-            values = evaluate_task(
-                heads, task, features, jax.random.key(GALLERY_SEED), credit=self.config.evaluation.credit
-            )
-            for name, value in values.items():
-                if name not in measured:
-                    measured[name] = np.full(shape, np.nan, np.float32)
-                measured[name] = _with_cell(measured[name], time_index, column, np.asarray(value))
-        return measured
 
 
 def _row(matrices: Matrices, time_index: int) -> dict[str, list[float | None]]:
     """The headline metrics of every task at one time, means over seeds; None is not this task's metric."""
     rows = {name: matrices[name][:, time_index].mean(axis=0) for name in HEADLINES if name in matrices}
     return {name: [None if np.isnan(value) else round(float(value), 3) for value in row] for name, row in rows.items()}
-
-
-def _with_cell(matrix: np.ndarray, row: int, column: int, values: np.ndarray) -> np.ndarray:
-    matrix = np.array(matrix)
-    matrix[:, row, column] = values
-    return matrix
