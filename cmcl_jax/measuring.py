@@ -80,7 +80,8 @@ class TestTasks:
         key = jax.random.key(GALLERY_SEED)
         if self.mesh is None:
             return evaluate_task(pair, task, features, key, credit=self.credit)
-        measured: dict[str, Array] = _evaluate_on_mesh(pair, features, key, task, self.credit, self.mesh)
+        what = Task("", 0, "", task.pair, task.metrics)  # no other executable for another name or place
+        measured: dict[str, Array] = _evaluate_on_mesh(pair, features, key, what, self.credit, self.mesh)
         return measured
 
     def chance(self) -> list[dict[str, float]]:
@@ -111,8 +112,7 @@ def finite_runs(*trees: Any) -> np.ndarray:
     """Which runs have only finite numbers in all leaves, each with a leading run axis."""
     leaves = jax.tree.leaves(trees)
     finite = [jnp.isfinite(leaf).reshape(len(leaf), -1).all(axis=1) for leaf in leaves]
-    every: np.ndarray = np.stack(finite).all(axis=0)
-    return every
+    return np.asarray(jnp.stack(finite).all(axis=0))
 
 
 def _with_row_before(matrix: np.ndarray, row: int) -> np.ndarray:
