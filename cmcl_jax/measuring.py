@@ -76,11 +76,13 @@ class TestTasks:
         return measured
 
     def _evaluate(self, heads: Heads, task: Task, features: TaskFeatures) -> dict[str, Float[Array, " runs"]]:
-        pair = {modality: heads[modality] for modality in task.pair}
         key = jax.random.key(GALLERY_SEED)
         if self.mesh is None:
-            return evaluate_task(pair, task, features, key, credit=self.credit)
-        what = Task("", 0, "", task.pair, task.metrics)  # no other executable for another name or place
+            return evaluate_task(heads, task, features, key, credit=self.credit)
+        # One executable serves all tasks of equal shapes and metrics, whatever their names.
+        names = tuple("text" if modality == "text" else role for role, modality in zip("ab", task.pair, strict=True))
+        pair = {name: heads[modality] for name, modality in zip(names, task.pair, strict=True)}
+        what = Task("", 0, "", (names[0], names[1]), task.metrics)
         measured: dict[str, Array] = _evaluate_on_mesh(pair, features, key, what, self.credit, self.mesh)
         return measured
 

@@ -24,8 +24,8 @@ SHARE = 0.6
 FEATURES = 0.5
 """Of a budget, what features may take that stay on the device between steps."""
 
-TURNS = 8
-"""Where runs take turns, more of them at a time are no faster, and a stopped sweep loses what was not written yet."""
+TURNS = 1
+"""Where runs take turns, more of them at a time are no faster, but padding costs, and so does what a stop loses."""
 
 COPIES = 2
 """What a program gets and what it returns are there at the same time."""
@@ -115,7 +115,7 @@ def chunk_size(largest: int, runs: Sequence[int], workers: int, at_once: int | N
     >>> chunk_size(largest=100, runs=[20], workers=8, at_once=None)
     3
     >>> chunk_size(largest=100, runs=[30], workers=1, at_once=1)
-    8
+    1
     >>> chunk_size(largest=8, runs=[20], workers=1, at_once=None)
     7
     """

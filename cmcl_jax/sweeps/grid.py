@@ -83,17 +83,16 @@ def load_sweep(source: str, overrides: Iterable[str] = ()) -> ConfigDict:
             f"--config={source} has no config.sweep, so there is nothing to sweep. Give it one as in "
             "configs/sweep_pocket.py, or sweep a field with --config.sweep.training.learning_rate=1e-3,3e-3."
         )
+    grid = config.sweep.to_dict() if "sweep" in config else {}
+    for override in of_grid:
+        field, _, value = override.removeprefix("sweep.").partition("=")
+        *sections, name = field.split(".")
+        section = grid
+        for part in sections:
+            section = section.setdefault(part, {})
+        section[name] = _values(literal(value))
     with config.unlocked():
-        grid = config.get("sweep", ConfigDict())
-        for override in of_grid:
-            field, _, value = override.removeprefix("sweep.").partition("=")
-            *sections, name = field.split(".")
-            section = grid
-            for part in sections:
-                section = section.setdefault(part, ConfigDict())
-            section.pop(name, None)
-            section[name] = _values(literal(value))
-        config.sweep = grid
+        config.sweep = ConfigDict(grid)
     expand(config)
     return config
 
@@ -115,7 +114,7 @@ def expand(config: ConfigDict) -> list[SweepRun]:
 
     Raises:
         ConfigError, UnknownNameError: naming the field, if a field of the grid is none of the config (with the
-          nearest), cannot be swept, is used by no run, or has no values, one of them twice, or one of a wrong type.
+          nearest), cannot be swept, or has no values, one of them twice, or one of a wrong type.
     """
     fields = swept_fields(config)
     base = config.copy_and_resolve_references()
@@ -124,7 +123,7 @@ def expand(config: ConfigDict) -> list[SweepRun]:
     check_config(base)
     methods = fields.get("method", (base.method,))
     for field, values in fields.items():
-        _check(base, field, values, methods)
+        _check(base, field, values)
     runs = []
     for method in methods:
         used = {field: values for field, values in fields.items() if not _of_other_method(field, method)}
@@ -153,7 +152,7 @@ def _flat(tree: ConfigDict, prefix: str = "") -> Iterator[tuple[str, tuple[Any, 
             raise ConfigError(f"config.sweep.{prefix}{name} must be a tuple of values, but it is {value!r}.")
 
 
-def _check(base: ConfigDict, field: str, values: tuple[Any, ...], methods: Iterable[str]) -> None:
+def _check(base: ConfigDict, field: str, values: tuple[Any, ...]) -> None:
     if field in NOT_SWEPT or field.startswith("evaluation."):
         why = NOT_SWEPT.get(field, "runs that are measured differently cannot be compared")
         raise ConfigError(f"config.sweep.{field} cannot be swept: {why}.")
@@ -166,11 +165,6 @@ def _check(base: ConfigDict, field: str, values: tuple[Any, ...], methods: Itera
     if field == "method":
         for method in values:
             check_name(REGISTRY, "method in config.sweep", method)
-    elif all(_of_other_method(field, method) for method in methods):
-        raise ConfigError(
-            f"config.sweep.{field} is used by no run: the methods are {', '.join(methods)}. Leave it out, or add "
-            f"{field.partition('.')[0]} to config.sweep.method."
-        )
 
 
 def _of_other_method(field: str, method: str) -> bool:

@@ -47,9 +47,7 @@ def join(
     given = (coordinator, num_processes, process_id)
     if from_environment:
         if any(value is not None for value in given):
-            raise UserError(
-                "--distributed reads coordinator and processes from the environment: give no others."
-            )
+            raise UserError("--distributed reads coordinator and processes from the environment: give no others.")
         jax.distributed.initialize()
         return Process(jax.process_index(), jax.process_count())
     if all(value is None for value in given):

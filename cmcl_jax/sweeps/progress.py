@@ -7,7 +7,6 @@ from typing import Self
 
 import numpy as np
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cmcl_jax.sweeps.programs import Group, Member, describe
@@ -25,7 +24,8 @@ class SweepProgress:
     def __init__(self, console: Console, metric: str | None = None) -> None:
         self._console, self._metric = console, metric
         self._members: dict[str, Member] = {}
-        self._done = 0
+        self._open: dict[str, Member] = {}
+        self._best, self._score = "none yet", -np.inf
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=16),
@@ -52,40 +52,41 @@ class SweepProgress:
     def start(self, groups: Sequence[Group], results: Results, sizes: Mapping[int, int]) -> None:
         """The sweep begins; some runs may be finished."""
         self._members = {member.id: member for group in groups for member in group.members}
-        self._done = self._finished(results)
+        self._open = dict(self._members)
+        finished = [run for run in self._members if run in results]
+        self._look(finished, results)
         programs = ", ".join(f"{size}" for size in sizes.values())
         self._console.print(
             f"{len(self._members)} runs, {len(sizes)} {'program' if len(sizes) == 1 else 'programs'} "
-            f"({programs} runs per device at a time), {self._done} finished before"
+            f"({programs} runs per device at a time), {len(finished)} finished before"
         )
         self._bar.start()
-        self._task = self._bar.add_task("sweep", total=len(self._members) - self._done)
-        self._before = self._done
+        self._task = self._bar.add_task("sweep", total=len(self._open))
 
     def update(self, results: Results) -> None:
-        """Prints a line if runs were finished, here or by another process."""
-        done = self._finished(results)
-        if done == self._done:
+        """Counts what was finished, here or by another process; prints a line for each tenth, and a new best."""
+        new = [run for run in self._open if run in results]
+        if not new:
             return
-        self._done = done
-        self._bar.update(self._task, completed=done - self._before)
-        self._console.print(f"{done} of {len(self._members)} runs · best {escape(self._best(results))}")
+        total, done = len(self._members), len(self._members) - len(self._open) + len(new)
+        better = self._look(new, results)
+        if better or done * 10 // total > (done - len(new)) * 10 // total:
+            line = f"{done} of {total} runs · best {self._best}"
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._bar.update(self._task, advance=len(new))
 
-    def _finished(self, results: Results) -> int:
-        return sum(run in results for run in self._members)
-
-    def _best(self, results: Results) -> str:
-        scores = {run: results.of(run)["score"] for run in self._members if run in results}
-        metric = self._metric or chosen_metric(list(scores.values()))
-        best, score = max(
-            ((run, float(score[metric])) for run, score in scores.items() if not np.isnan(score[metric])),
-            key=lambda entry: entry[1],
-            default=("", np.nan),
-        )
-        if not best:
-            return f"{metric}: none yet"
-        run = self._members[best].run
-        return f"{metric} {score:.1f}: {describe({'method': run.method, **run.settings, 'seed': run.seed})}"
+    def _look(self, runs: Sequence[str], results: Results) -> bool:
+        """Whether any of these runs is the best so far."""
+        before = self._score
+        for run in runs:
+            self._open.pop(run)
+            scores = results.of(run)["score"]
+            self._metric = self._metric or chosen_metric([scores])
+            if scores[self._metric] > self._score:
+                member, self._score = self._members[run].run, float(scores[self._metric])
+                settings = describe({"method": member.method, **member.settings, "seed": member.seed})
+                self._best = f"{self._metric} {self._score:.1f}: {settings}"
+        return self._score > before
 
 
 def chosen_metric(scores: Sequence[Mapping[str, float | None]]) -> str:

@@ -23,8 +23,11 @@ from feature_cache import lock
 from feature_cache.atomic import remove_temporaries, write_atomically
 
 TABLE = "sweep.parquet"
-ALONE = ("id", "chunk", "program", "method", "seed")
-"""Columns of every table, before the swept fields."""
+PROVENANCE = (
+    *("id", "chunk", "program", "method", "seed", "order_seed", "encoder", "split", "final_loss", "diverged_at"),
+    *("seconds", "chunk_size", "device"),
+)
+"""Columns of every table besides the swept fields and the scores."""
 
 
 class Results:
@@ -94,6 +97,10 @@ class Results:
                         mine.append(member)
             self.refresh()  # what was finished between the two looks is not claimed any more
             yield [member for member in mine if member.id not in self]
+
+    def chunks(self) -> list[dict[str, Any]]:
+        """What is known of each finished chunk: the process, the device and so on."""
+        return [content["about"] for content in self._chunks.values()]
 
     def of(self, run: str) -> dict[str, Any]:
         """A finished run's entries: `score`s by name, `matrix` by quantity, `learned_at`, `about` and so on."""
@@ -166,7 +173,7 @@ def _row(
         "method": run.method,
         "seed": run.seed,
         "order_seed": run.config.stream.order_seed,
-        **{field: run.settings.get(field) for field in fields if field != "stream.order_seed"},
+        **{field: run.settings.get(field) for field in fields if field not in ("stream.order_seed", "encoder")},
         "encoder": run.config.encoder,
         "split": run.config.evaluation.split,
         **{name: None if np.isnan(score) else float(score) for name, score in entry["score"].items()},

@@ -35,6 +35,7 @@ def sweep(
     process: Process | None = None,
     chunk: int | None = None,
     memory: int | None = None,
+    devices: Sequence[jax.Device] | None = None,
 ) -> pa.Table:
     """Trains all runs of a grid that the folder does not have yet.
 
@@ -45,6 +46,7 @@ def sweep(
         process: which of the processes that share the sweep this is.
         chunk: runs per device in one go; None: see `chunk_size`.
         memory: bytes on a device; None: a share of what it has.
+        devices: of this process; None: all.
 
     Returns:
         The table of all runs, in the order of the grid.
@@ -54,7 +56,7 @@ def sweep(
     """
     process, progress = process or Process(), progress or SweepProgress.silent()
     runs = expand(config)
-    mesh = local_mesh()
+    mesh = local_mesh(devices)
     axis = RunAxis.default(config.runs_at_once, mesh)
     room = memory or chunks.memory_of(mesh.devices.flat[0])
     streams = Streams(Features(mesh, int(chunks.FEATURES * room)))
@@ -71,6 +73,7 @@ def sweep(
     first = runs[0].config.copy_and_resolve_references()
     first.stream.order_seed = None
     about = {**json.loads(config.to_json()), "caches": found[0].stream.checksums}
+    about["synthetic"] = any(group.stream.synthetic for group in found)
     return write_table(results, found, streams.of(first), about)
 
 

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, PyTree
 
 from cmcl_jax.measuring import Matrices, TestTasks, finite_runs, initial_heads
+from cmcl_jax.methods.base import Method
 from cmcl_jax.metrics.transfer import HEADLINES, summarize
 from cmcl_jax.open_stream import ordered
 from cmcl_jax.runs import RUNS, RunAxis
@@ -45,9 +46,9 @@ class Trained:
     seconds: float
 
 
-def local_mesh() -> Mesh:
-    """All devices of this process along the axis "runs"."""
-    devices = jax.local_devices()
+def local_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Devices of this process, all of them by default, along the axis "runs"."""
+    devices = devices or jax.local_devices()
     return jax.make_mesh((len(devices),), (RUNS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
@@ -70,8 +71,9 @@ def train_chunk(group: Group, members: Sequence[Member], slots: int, axis: RunAx
     method = jax.device_put(stacked([member.method for member in filled], dtype), spread)
     learner = method.learner(stream, dtype, axis)
     tests = TestTasks(stream, config.evaluation.split, config.evaluation.credit, dtype, axis.mesh)
-    heads = initial_heads(stream, keys, dtype, config.head.hidden)
-    memory, matrices = learner.start(heads), tests.measure(heads, {}, 0, trained=heads)
+    heads = jax.device_put(initial_heads(stream, keys, dtype, config.head.hidden), spread)
+    memory = _on_mesh(learner.start(heads), method, axis.mesh)
+    matrices = tests.measure(heads, {}, 0, trained=heads)
     losses, diverged_at = [], np.zeros(slots, int)
     for step in stream.steps:
         heads, memory, of_step = learner.learn(heads, memory, step, keys)
@@ -91,6 +93,15 @@ def train_chunk(group: Group, members: Sequence[Member], slots: int, axis: RunAx
         diverged_at=diverged_at[:kept],
         seconds=(time.perf_counter() - started) / kept,
     )
+
+
+def _on_mesh(memory: PyTree, method: Method, mesh: Mesh) -> PyTree:
+    """A memory where it will be after the first step, so that no program is compiled for another place."""
+    spread, everywhere = NamedSharding(mesh, P(RUNS)), NamedSharding(mesh, P())
+    places = jax.tree.map(
+        lambda own, part: jax.tree.map(lambda _: spread if own else everywhere, part), method.memory_per_run, memory
+    )
+    return jax.device_put(memory, places)
 
 
 def _until(matrix: np.ndarray, diverged_at: np.ndarray) -> np.ndarray:

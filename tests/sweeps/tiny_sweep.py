@@ -6,7 +6,7 @@ from tests import tiny_config
 
 
 def get_config() -> ConfigDict:
-    """Six runs of vanilla, six of dns for each of two thresholds, three of joint: two orders, …"""
+    """16 runs: two learning rates × two seeds of vanilla and joint, and of dns with each of two thresholds."""
     config = tiny_config.get_config()
     config.seeds = 2
     config.training.epochs = 1
