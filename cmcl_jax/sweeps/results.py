@@ -197,7 +197,7 @@ def _column(values: Sequence[Any]) -> pa.Array:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        with np.load(path, allow_pickle=False) as content:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             found = {name: content[name] for name in content.files}
         return {**found, "about": json.loads(str(found["about"]))}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:

@@ -5,22 +5,22 @@ from pathlib import Path
 
 import jax
 
-from cmcl_jax.runs import RunAxis
 from cmcl_jax.sweeps import load_sweep, sweep
 from tests.sweeps.conftest import TINY
+from tests.sweeps.test_sweep_docs import PMAP
 
 
-def main(cache_dir: str, out: Path, turns: bool) -> None:
-    """Five runs: less than eight devices, and no multiple of two. Side by side as on accelerators, or in turns."""
+def main(cache_dir: str, out: Path) -> None:
+    """Five runs of each method, two a device and side by side as on accelerators: no count of devices divides them."""
     jax.config.update("jax_disable_most_optimizations", True)
     assert jax.device_count() == 8
     overrides = [f"cache_dir={cache_dir}", "seeds=5", "sweep.dns.input_threshold=0.1", "stream.row_limit=20"]
     config = load_sweep(TINY, [*overrides, "sweep.training.learning_rate=1e-2", "sweep.method=dns,joint"])
-    config.runs_at_once = 1 if turns else 2
-    assert RunAxis.default(config.runs_at_once).at_once == config.runs_at_once
+    config.runs_at_once = 2
+    exec(PMAP, {"__name__": "page"})
     for count in (1, 2, 8):
         sweep(config, out / str(count), chunk=2, devices=jax.local_devices()[:count])
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), turns=False)
+    main(sys.argv[1], Path(sys.argv[2]))

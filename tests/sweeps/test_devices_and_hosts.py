@@ -48,6 +48,7 @@ def test_one_two_and_eight_devices_give_the_same_bits(tiny_caches: Path, tmp_pat
     process = start("-m", "tests.sweeps.on_devices", str(tiny_caches), str(tmp_path), XLA_FLAGS=flags)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
+    assert "(8, 3)" in output, "the example with pmap"
     assert pq.read_table(tmp_path / "1" / "sweep.parquet").num_rows == 10
     for count in ("2", "8"):
         assert_same_bits(tmp_path / "1", tmp_path / count)
