@@ -30,6 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Does what the command line asks for; returns the exit code."""
     flags = parse(sys.argv[1:] if arguments is None else arguments)
     try:
+        if flags.command is not report:
+            from cmcl_jax.compilation_cache import use_compilation_cache
+
+            use_compilation_cache()
         flags.command(flags)
     except UserError as error:
         print(error, file=sys.stderr)

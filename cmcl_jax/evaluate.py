@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from cmcl_jax import metrics
 from cmcl_jax.heads import Head, Heads, apply_head
+from cmcl_jax.metrics.scores import Outputs
 from cmcl_jax.stream import Task, TaskFeatures
 from feature_cache.registry import resolve
 
@@ -49,15 +49,11 @@ def _evaluate(
             if name in features.label_sets:
                 label_set = features.label_sets[name]
                 classes = apply_head(pair["ab".index(text_side)], label_set.class_features)
-                scores, targets = _scores(z["b" if text_side == "a" else "a"], classes), label_set.labels
+                scores, targets = Outputs(z["b" if text_side == "a" else "a"], classes), label_set.labels
             else:
-                scores, targets = _scores(z["a"], z["b"]), features.groups
+                scores, targets = Outputs(z["a"], z["b"]), features.groups
             measured |= resolve(metrics.REGISTRY, "metric", name)(scores, targets, key=key, credit=credit)
         return measured
 
-    measured: dict[str, Array] = jax.lax.map(one_seed, (heads_a, heads_b))  # one at a time: n² scores in memory
+    measured: dict[str, Array] = jax.lax.map(one_seed, (heads_a, heads_b))  # in turn: one block of scores in memory
     return measured
-
-
-def _scores(z_a: Float[Array, "n d"], z_b: Float[Array, "m d"]) -> Float[Array, "n m"]:
-    return jnp.matmul(z_a, z_b.T, precision="highest")

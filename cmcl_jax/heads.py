@@ -6,6 +6,7 @@ A head with hidden layers is a linear one, the *output layer*, on the features n
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
+
+from cmcl_jax.precision import dot_general
 
 # {"kernel": (d_in, d_out), "bias": (d_out,)}, or such a layer for each of "hidden_0", "hidden_1", … and "output"
 Head = dict[str, Any]
@@ -29,37 +32,41 @@ class HiddenHead(nn.Module):  # type: ignore[misc]
         hidden: widths of the hidden layers, at least one.
         width: number of outputs.
         dtype: of the parameters.
+        precision: of the products, see `cmcl_jax.precision`.
     """
 
     hidden: tuple[int, ...]
     width: int
     dtype: Any = jnp.float32
+    precision: str = "float32"
 
     @nn.compact  # type: ignore[untyped-decorator]
     def __call__(self, features: Float[Array, "n d_in"]) -> Float[Array, "n d_out"]:
         scale = jnp.sqrt(jnp.mean(features**2, axis=-1, keepdims=True))
         h = features / jnp.where(scale > 0, scale, 1)
         for i, width in enumerate(self.hidden):
-            layer = nn.Dense(width, param_dtype=self.dtype, precision=jax.lax.Precision.HIGHEST, name=f"hidden_{i}")
+            product = functools.partial(dot_general, name=self.precision)
+            layer = nn.Dense(width, param_dtype=self.dtype, dot_general=product, name=f"hidden_{i}")
             h = nn.gelu(layer(h))
         h *= scale * jnp.sqrt(jnp.asarray(features.shape[-1] / self.hidden[-1], features.dtype))
-        outputs: Array = head_module(self.width, self.dtype, name="output")(jnp.concatenate([features, h], axis=-1))
+        output = head_module(self.width, self.dtype, "output", self.precision)
+        outputs: Array = output(jnp.concatenate([features, h], axis=-1))
         return outputs
 
 
-def head_module(width: int, dtype: Any = jnp.float32, name: str | None = None) -> nn.Dense:
+def head_module(width: int, dtype: Any = jnp.float32, name: str | None = None, precision: str = "float32") -> nn.Dense:
     """The Flax module of a linear head with `width` outputs: `z = x K + b`, in full float32 on every device."""
-    precision = jax.lax.Precision.HIGHEST
-    return nn.Dense(width, kernel_init=nearest_to_identity, param_dtype=dtype, precision=precision, name=name)
+    product = functools.partial(dot_general, name=precision)
+    return nn.Dense(width, kernel_init=nearest_to_identity, param_dtype=dtype, dot_general=product, name=name)
 
 
-def module_of(head: Head) -> nn.Module:
+def module_of(head: Head, precision: str = "float32") -> nn.Module:
     """The Flax module whose parameters a head is."""
     last = output_layer(head)["bias"]
     if "output" not in head:
-        return head_module(last.shape[0], last.dtype)
+        return head_module(last.shape[0], last.dtype, precision=precision)
     hidden = tuple(head[f"hidden_{i}"]["bias"].shape[0] for i in range(len(head) - 1))
-    return HiddenHead(hidden, last.shape[0], last.dtype)
+    return HiddenHead(hidden, last.shape[0], last.dtype, precision)
 
 
 def output_layer(head: Head) -> Head:
@@ -68,9 +75,9 @@ def output_layer(head: Head) -> Head:
     return layer
 
 
-def apply_head(head: Head, features: Float[Array, "n d_in"]) -> Float[Array, "n d_out"]:
-    """Outputs of a head: `features @ kernel + bias` of a linear one."""
-    outputs: Array = module_of(head).apply({"params": head}, features)
+def apply_head(head: Head, features: Float[Array, "n d_in"], precision: str = "float32") -> Float[Array, "n d_out"]:
+    """Outputs of a head: `features @ kernel + bias` of a linear one; for `precision` see `cmcl_jax.precision`."""
+    outputs: Array = module_of(head, precision).apply({"params": head}, features)
     return outputs
 
 

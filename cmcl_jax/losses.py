@@ -10,6 +10,8 @@ import optax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
+from cmcl_jax.precision import matmul
+
 DIRECTIONS = ("symmetric", "a_to_b")
 
 
@@ -19,6 +21,7 @@ def info_nce(
     valid: Bool[Array, " n"],
     temperature: ArrayLike = 1.0,
     direction: str = "symmetric",
+    precision: str = "float32",
 ) -> Float[Array, ""]:
     """InfoNCE of aligned rows: row i of one side must find row i of the other among the batch.
 
@@ -28,6 +31,7 @@ def info_nce(
         temperature: divides the dot products.
         direction: "symmetric" averages both directions (the default); "a_to_b" has only A as anchor, as in the public
           reference of arXiv 2503.14963.
+        precision: of the dot products, see `cmcl_jax.precision`.
 
     Returns:
         Mean cross-entropy over the valid anchors, in nats.
@@ -42,7 +46,7 @@ def info_nce(
     """
     if direction not in DIRECTIONS:
         raise ValueError(f"info_nce: direction must be one of {', '.join(DIRECTIONS)}, but it is {direction!r}.")
-    scores = jnp.matmul(z_a, z_b.T, precision="highest") / temperature
+    scores = matmul(z_a, z_b.T, precision) / temperature
     a_to_b = _cross_entropy_with_diagonal(scores, valid)
     if direction == "a_to_b":
         return a_to_b
@@ -54,12 +58,13 @@ def all_pairs_info_nce(
     valid: Bool[Array, " n"],
     temperature: ArrayLike = 1.0,
     direction: str = "symmetric",
+    precision: str = "float32",
 ) -> Float[Array, ""]:
     """Mean of `info_nce` over all pairs of two or more aligned modalities; of two it is `info_nce` itself.
 
     Args:
         outputs: head outputs by role; of a pair, A is the role that sorts first.
-        valid, temperature, direction: see `info_nce`.
+        valid, temperature, direction, precision: see `info_nce`.
 
     Raises:
         ValueError: for fewer than two modalities or an unknown direction.
@@ -67,7 +72,7 @@ def all_pairs_info_nce(
     if len(outputs) < 2:
         raise ValueError(f"all_pairs_info_nce: outputs must have two or more modalities, but has {list(outputs)}.")
     losses = [
-        info_nce(outputs[a], outputs[b], valid, temperature, direction)
+        info_nce(outputs[a], outputs[b], valid, temperature, direction, precision)
         for a, b in itertools.combinations(sorted(outputs), 2)
     ]
     return sum(losses[1:], losses[0]) / len(losses)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 RUNS = "runs"
 """Name of the mesh axis over which runs are spread."""
@@ -94,7 +94,19 @@ def _split(args: tuple[Any, ...], in_axes: PyTree) -> tuple[list[Any], Callable[
 def with_run_axis(tree: PyTree, runs: int, dtype: Any) -> PyTree:
     """Every leaf that is a number repeated for so many runs; a leaf that has a run axis already as it is.
 
+    Raises:
+        ValueError: for a leaf with an axis of another length.
+
     >>> with_run_axis({"rate": 0.5, "threshold": jnp.array([0.0, 1.0])}, runs=2, dtype=jnp.float32)["rate"]
     Array([0.5, 0.5], dtype=float32)
     """
-    return jax.tree.map(lambda leaf: jnp.broadcast_to(jnp.asarray(leaf, dtype), (runs,)), tree)
+
+    def of_runs(leaf: Any) -> Array:
+        if jnp.shape(leaf) not in ((), (runs,)):
+            raise ValueError(
+                f"A method has a hyperparameter of shape {jnp.shape(leaf)}, but trains {runs} runs. Give one number "
+                f"for all of them, or ({runs},) numbers."
+            )
+        return jnp.broadcast_to(jnp.asarray(leaf, dtype), (runs,))
+
+    return jax.tree.map(of_runs, tree)

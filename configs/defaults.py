@@ -32,6 +32,7 @@ def default_config() -> ConfigDict:
                 "clip_norm": 1.0,
                 "temperature": 1.0,
                 "direction": "symmetric",  # or a_to_b
+                "precision": "float32",  # of products | tensorfloat32 | bfloat16: docs/precision.md
             },
             "evaluation": {
                 "split": "test",

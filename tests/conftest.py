@@ -1,3 +1,4 @@
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from ml_collections import ConfigDict
 from tests.tiny_caches import write_tiny_caches
 from tests.tiny_config import get_config
 
+os.environ["CMCL_COMPILATION_CACHE"] = "off"  # and so for the commands that tests give
 jax.config.update("jax_disable_most_optimizations", True)  # programs of tests are compiled more often than they run
 
 

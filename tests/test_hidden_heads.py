@@ -14,8 +14,8 @@ from cmcl_jax.config import ConfigError, check_config, load_config
 from cmcl_jax.continual import run
 from cmcl_jax.heads import Head, apply_head, init_heads
 from cmcl_jax.methods import method_from_config
-from cmcl_jax.methods.dns import DualNullSpace
 from cmcl_jax.methods.dns_hidden import HiddenDualNullSpace
+from cmcl_jax.methods.dns_rotated import RotatedDualNullSpace
 from feature_cache.errors import UserError
 from tests.interrupted import run_that_dies_once
 from tests.streams import WIDTH, heads_of_one_seed, outputs_of
@@ -83,7 +83,7 @@ def test_dns_protects_layer_by_layer_only_where_there_are_layers() -> None:
         hidden: method_from_config(load_config(POCKET, ["method=dns", f"head.hidden={hidden}"]))
         for hidden in ("()", "(256,)")
     }
-    assert [type(method) for method in chosen.values()] == [DualNullSpace, HiddenDualNullSpace]
+    assert [type(method) for method in chosen.values()] == [RotatedDualNullSpace, HiddenDualNullSpace]
 
 
 def test_what_is_for_linear_heads_only_says_so(tiny_config: ConfigDict, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from jaxtyping import PyTree
 
 from cmcl_jax.heads import Heads
 from cmcl_jax.methods import Method
+from cmcl_jax.methods.base import pytree_dataclass
 from cmcl_jax.methods.dns_hidden import HiddenDualNullSpace
 from cmcl_jax.methods.dns_partners import PARTNERS
 from cmcl_jax.methods.vanilla import Vanilla
@@ -80,6 +81,7 @@ def test_without_protection_old_alignments_drift() -> None:
 
 @pytest.mark.slow
 def test_protecting_the_output_layer_alone_does_not_keep_the_promise() -> None:
+    @pytree_dataclass
     class OutputLayerAlone(HiddenDualNullSpace):
         def before_step(self, memory: PyTree, heads: Heads, *args: Any) -> PyTree:
             forgotten = jax.tree.map(jnp.zeros_like, memory["hidden"])

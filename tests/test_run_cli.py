@@ -1,6 +1,4 @@
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -109,9 +107,3 @@ def test_the_demo_trains_its_methods_and_reports(
     assert "zero-shot" in capsys.readouterr().out
     assert (tmp_path / "accuracy_and_recall.png").stat().st_size > 10_000
     assert run.main(flags) == 0  # again: only the report
-
-
-def test_help_imports_no_jax() -> None:
-    code = "import sys, run\ntry:\n    run.main(['--help'])\nfinally:\n    assert 'jax' not in sys.modules"
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert "examples:" in shown

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cmcl_jax.heads import Heads, apply_head
 from cmcl_jax.losses import all_pairs_info_nce, info_nce
-from cmcl_jax.methods.base import Batch, active_heads
+from cmcl_jax.methods.base import Batch, active_heads, pytree_dataclass
 from cmcl_jax.methods.dns import DualNullSpace
 from cmcl_jax.methods.dns_released import ReleasedDualNullSpace
 from cmcl_jax.methods.vanilla import Vanilla
@@ -79,8 +79,7 @@ def test_a_step_trains_on_the_mean_over_all_pairs_of_its_head_outputs() -> None:
         np.testing.assert_allclose(slope, (ahead - behind) / 2e-6, rtol=1e-6)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree_dataclass
 class OnePair(Vanilla):
     """Vanilla as it is for two modalities only."""
 

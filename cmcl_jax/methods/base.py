@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, dataclass_transform
 
 import jax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from cmcl_jax.heads import Heads
 from cmcl_jax.losses import DIRECTIONS
+from cmcl_jax.precision import PRECISIONS
 from cmcl_jax.runs import RunAxis
 from cmcl_jax.stream import Step, StepFeatures, Stream
 from feature_cache.errors import UserError
 
 OnEpoch = Callable[[Any, Any], None]
+T = TypeVar("T")
 Scalar = float | Float[Array, ""]
 
 
@@ -33,8 +35,14 @@ class Batch(NamedTuple):
     valid: Bool[Array, " n"]
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def pytree_dataclass(cls: type[T]) -> type[T]:
+    """Makes a class a frozen dataclass and a pytree, with the fields of metadata `STATIC` in its structure."""
+    made: type[T] = jax.tree_util.register_dataclass(dataclass(frozen=True)(cls))
+    return made
+
+
+@pytree_dataclass
 class Training:
     """How a step is trained, whatever the method.
 
@@ -48,6 +56,7 @@ class Training:
         clip_norm: global norm of the gradient of all heads under training.
         temperature: of the contrastive loss.
         direction: of the contrastive loss, "symmetric" or "a_to_b".
+        precision: of the products of an update, see `cmcl_jax.precision`.
     """
 
     epochs: int = field(metadata=STATIC)
@@ -57,6 +66,7 @@ class Training:
     clip_norm: Scalar
     temperature: Scalar
     direction: str = field(metadata=STATIC)
+    precision: str = field(default="float32", metadata=STATIC)
 
     @classmethod
     def from_config(cls, config: Any) -> Training:
@@ -66,15 +76,16 @@ class Training:
             UserError: naming the field, if a value is out of its range.
         """
         training = cls(**config)
+        for name, allowed in (("direction", DIRECTIONS), ("precision", PRECISIONS)):
+            if (value := getattr(training, name)) not in allowed:
+                raise UserError(f"config.training.{name} must be one of {', '.join(allowed)}, but it is {value!r}.")
         for name, value in config.items():
+            if name in ("direction", "precision"):
+                continue
             lowest = "a number of at least 0" if name == "weight_decay" else "a number greater than 0"
             number = isinstance(value, int | float) and not isinstance(value, bool)
-            if name != "direction" and not (number and (value > 0 or (value == 0 and name == "weight_decay"))):
+            if not (number and (value > 0 or (value == 0 and name == "weight_decay"))):
                 raise UserError(f"config.training.{name} must be {lowest}, but it is {value!r}.")
-        if training.direction not in DIRECTIONS:
-            raise UserError(
-                f"config.training.direction must be one of {', '.join(DIRECTIONS)}, but it is {training.direction!r}."
-            )
         return training
 
     def total_updates(self, rows: Int[Array, ""]) -> Int[Array, ""]:
@@ -118,7 +129,7 @@ class Learner(Protocol):
 
 
 class Method(Protocol):
-    """A continual-learning method: a frozen dataclass and a pytree.
+    """A continual-learning method: a `pytree_dataclass`.
 
     Its leaves are the hyperparameters that change no shape, so that a program serves all their values, and runs with
     different ones train side by side; everything else about it is static.

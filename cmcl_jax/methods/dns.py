@@ -5,17 +5,16 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, PyTree
 
 from cmcl_jax.heads import Heads
 from cmcl_jax.memory import subspaces_from
-from cmcl_jax.methods.base import STATIC, Scalar, Training
+from cmcl_jax.methods.base import STATIC, Scalar, Training, pytree_dataclass
 from cmcl_jax.methods.dns_partners import PARTNERS, Rows, Seen
 from cmcl_jax.methods.vanilla import Vanilla
 from cmcl_jax.null_space import Subspaces, replace_projectors
@@ -42,8 +41,7 @@ FAST = {
 THRESHOLD_RANGES = {"absolute": (0, math.inf), "noise": (1, math.inf)}
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree_dataclass
 class ProjectedVanilla(Vanilla, abc.ABC):
     """Vanilla with `dual_null_space` in its optimizer; how the projectors come about is the subclass's.
 
@@ -89,8 +87,7 @@ class ProjectedVanilla(Vanilla, abc.ABC):
         """What the head of a modality must not move: `Subspaces`, or such for each of its layers."""
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree_dataclass
 class DualNullSpace(ProjectedVanilla):
     """The null space as the theory has it: moments of all that was met, today's partner heads, biases protected.
 

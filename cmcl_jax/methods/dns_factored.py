@@ -13,7 +13,7 @@ before its projection, `‖X^T δ‖² = Σ (X X^T) ∘ (δ δ^T)`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
 from typing import NamedTuple
 
 import jax
@@ -21,13 +21,14 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from cmcl_jax.heads import Head, Heads, apply_head
-from cmcl_jax.methods.base import Batch, RowsByRole
+from cmcl_jax.heads import Head, Heads
+from cmcl_jax.methods.base import Batch, RowsByRole, pytree_dataclass
 from cmcl_jax.methods.dns import DualNullSpace, ProjectedVanilla
 from cmcl_jax.methods.dns_released import ReleasedDualNullSpace
 from cmcl_jax.methods.vanilla import Vanilla
-from cmcl_jax.null_space import HIGHEST, Subspaces, as_matrix
+from cmcl_jax.null_space import Subspaces, as_matrix
 from cmcl_jax.optimizers import clip_factor
+from cmcl_jax.precision import matmul
 from cmcl_jax.stream import Step
 
 
@@ -69,13 +70,13 @@ class FactoredGradients(ProjectedVanilla):
     def enter_rows(self, state: FactoredState, by_role: RowsByRole) -> RowsByRole:
         """`[X, X P_in]` of each role."""
         return {
-            role: jnp.concatenate([rows, _matmul(rows, state.protect[role].inputs)], axis=-1)
+            role: jnp.concatenate([rows, matmul(rows, state.protect[role].inputs)], axis=-1)
             for role, rows in by_role.items()
         }
 
     def gradient(self, state: FactoredState, trained: Heads, batch: Batch) -> tuple[Float[Array, ""], Heads]:
         of_role = {role: _halves(rows) for role, rows in batch.by_role.items()}
-        outputs = {role: apply_head(trained[role], rows) for role, (rows, _) in of_role.items()}
+        outputs = {role: self.outputs(trained[role], rows) for role, (rows, _) in of_role.items()}
         loss, deltas = jax.value_and_grad(self.loss)(outputs, batch.valid)
         squares = [_squared_norm(of_role[role][0], delta) for role, delta in deltas.items()]
         factor = clip_factor(jnp.sqrt(sum(squares[1:], squares[0])), self.training.clip_norm)
@@ -86,13 +87,14 @@ class FactoredGradients(ProjectedVanilla):
     def _projected(self, protect: Sides, halves: tuple[Array, Array], delta: Float[Array, "n d_out"]) -> Head:
         """A head's gradient."""
         rows, of_old = halves
+        product = functools.partial(matmul, precision=self.training.precision)
 
         def one_sided() -> tuple[Array, Array]:
-            return _outer(rows - of_old, delta), delta
+            return product((rows - of_old).T, delta), delta
 
         def two_sided() -> tuple[Array, Array]:
-            protected = _matmul(delta, protect.outputs)
-            return _outer(jnp.concatenate([rows, -of_old]), jnp.concatenate([delta, protected])), protected
+            protected = product(delta, protect.outputs)
+            return product(jnp.concatenate([rows, -of_old]).T, jnp.concatenate([delta, protected])), protected
 
         kernel, protected = jax.lax.cond(protect.one_sided, one_sided, two_sided)
         return {"kernel": kernel, "bias": jnp.sum(delta - protected if self.protects_biases else delta, axis=0)}
@@ -102,14 +104,12 @@ class FactoredGradients(ProjectedVanilla):
         return trained, state._replace(optimizer=optimizer)
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree_dataclass
 class FactoredDualNullSpace(FactoredGradients, DualNullSpace):
     """`DualNullSpace` with `project="gradients"`, biases leafwise or free."""
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree_dataclass
 class FactoredReleased(FactoredGradients, ReleasedDualNullSpace):
     """`ReleasedDualNullSpace` with `project="gradients"`."""
 
@@ -126,12 +126,4 @@ def _halves(rows: Float[Array, "n 2d"]) -> tuple[Float[Array, "n d"], Float[Arra
 
 def _squared_norm(rows: Float[Array, "n d_in"], delta: Float[Array, "n d_out"]) -> Float[Array, ""]:
     """Of the gradients `X^T δ` of the kernel and `1^T δ` of the bias together."""
-    return jnp.sum((_matmul(rows, rows.T) + 1) * _matmul(delta, delta.T))
-
-
-def _outer(rows: Float[Array, "n d_in"], delta: Float[Array, "n d_out"]) -> Float[Array, "d_in d_out"]:
-    return _matmul(rows.T, delta)
-
-
-def _matmul(a: Array, b: Array) -> Array:
-    return jnp.matmul(a, b, precision=HIGHEST)
+    return jnp.sum((matmul(rows, rows.T) + 1) * matmul(delta, delta.T))

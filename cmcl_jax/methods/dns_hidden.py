@@ -9,7 +9,6 @@ from moments of `φ`, although the rows are gone (docs/theory.md, section 8).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -20,12 +19,12 @@ from jaxtyping import Array, Float, PyTree
 from cmcl_jax.heads import Head, Heads, module_of, output_layer
 from cmcl_jax.layer_memory import capture_layers, empty_layer_memories, layer_projectors, update_layer_memories
 from cmcl_jax.memory import projectors_from
+from cmcl_jax.methods.base import pytree_dataclass
 from cmcl_jax.methods.dns import DualNullSpace
 from cmcl_jax.methods.dns_partners import PARTNERS, Met, Rows, Seen
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree_dataclass
 class HiddenDualNullSpace(DualNullSpace):
     """`DualNullSpace` for heads with hidden layers.
 

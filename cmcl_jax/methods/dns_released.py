@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import jax
@@ -12,15 +12,14 @@ import optax
 from jaxtyping import Array, Bool, Float, PyTree
 
 from cmcl_jax.heads import Heads
-from cmcl_jax.methods.base import STATIC
+from cmcl_jax.methods.base import STATIC, pytree_dataclass
 from cmcl_jax.methods.dns import ProjectedVanilla
 from cmcl_jax.null_space import HIGHEST, Subspaces, subspace
 from cmcl_jax.stream import Step, StepFeatures, Stream
 from feature_cache.errors import UserError
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree_dataclass
 class ReleasedDualNullSpace(ProjectedVanilla):
     """The published arithmetic, its departures from the theory included.
 

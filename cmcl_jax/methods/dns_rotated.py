@@ -11,7 +11,6 @@ may be set to zero after it alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
@@ -20,11 +19,12 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from cmcl_jax.heads import Head, Heads
-from cmcl_jax.methods.base import Batch, RowsByRole
+from cmcl_jax.methods.base import Batch, RowsByRole, pytree_dataclass
 from cmcl_jax.methods.dns import DualNullSpace, ProjectedVanilla
 from cmcl_jax.methods.dns_released import ReleasedDualNullSpace
 from cmcl_jax.methods.vanilla import Vanilla
-from cmcl_jax.null_space import HIGHEST, Subspace
+from cmcl_jax.null_space import Subspace
+from cmcl_jax.precision import matmul
 from cmcl_jax.stream import Step
 
 
@@ -58,7 +58,7 @@ class RotatedTraining(ProjectedVanilla):
     def before_step(self, memory: PyTree, heads: Heads, step: Step, rows: Int[Array, ""]) -> InCoordinates:
         axes = {role: Axes(*sides) for role, sides in self.all_projectors(memory, heads, step).items()}
         first = axes["a"].outputs.vectors
-        to_first = {role: _matmul(of.outputs.vectors.T, first) for role, of in axes.items() if role != "a"}
+        to_first = {role: matmul(of.outputs.vectors.T, first) for role, of in axes.items() if role != "a"}
         return InCoordinates(axes, to_first, Vanilla.before_step(self, memory, heads, step, rows))
 
     def enter(self, state: InCoordinates, active: Heads) -> Heads:
@@ -66,11 +66,11 @@ class RotatedTraining(ProjectedVanilla):
 
     def _in_coordinates(self, axes: Axes, head: Head) -> Head:
         u_in, u_out = axes.inputs.vectors, axes.outputs.vectors
-        bias = _matmul(head["bias"], u_out) if self.protects_biases else head["bias"]
-        return {"kernel": _matmul(u_in.T, _matmul(head["kernel"], u_out)), "bias": bias}
+        bias = matmul(head["bias"], u_out) if self.protects_biases else head["bias"]
+        return {"kernel": matmul(u_in.T, matmul(head["kernel"], u_out)), "bias": bias}
 
     def enter_rows(self, state: InCoordinates, by_role: RowsByRole) -> RowsByRole:
-        return {role: _matmul(rows, state.axes[role].inputs.vectors) for role, rows in by_role.items()}
+        return {role: matmul(rows, state.axes[role].inputs.vectors) for role, rows in by_role.items()}
 
     def gradient(self, state: InCoordinates, trained: Heads, batch: Batch) -> tuple[Float[Array, ""], Heads]:
         def loss(trained: Heads) -> Float[Array, ""]:
@@ -83,13 +83,14 @@ class RotatedTraining(ProjectedVanilla):
         self, state: InCoordinates, role: str, layer: Head, rows: Float[Array, "n d_in"]
     ) -> Float[Array, "n d_out"]:
         """A head's outputs in the output coordinates of the first head."""
-        z = _matmul(rows, layer["kernel"])
+        precision = self.training.precision
+        z = matmul(rows, layer["kernel"], precision)
         if self.protects_biases:
             z += layer["bias"]
         if role in state.to_first:
             # Without the barrier, XLA on CPUs makes it the transpose that the scores read, a slower product.
-            z = jax.lax.optimization_barrier(_matmul(z, state.to_first[role]))
-        return z if self.protects_biases else z + _matmul(layer["bias"], state.axes["a"].outputs.vectors)
+            z = jax.lax.optimization_barrier(matmul(z, state.to_first[role], precision))
+        return z if self.protects_biases else z + matmul(layer["bias"], state.axes["a"].outputs.vectors)
 
     def update(self, state: InCoordinates, gradients: Heads, trained: Heads) -> tuple[Heads, InCoordinates]:
         updates, optimizer = self.optimizer().update(gradients, state.optimizer, trained)
@@ -107,8 +108,8 @@ class RotatedTraining(ProjectedVanilla):
     def _in_features(self, axes: Axes, layer: Head, head: Head) -> Head:
         """The head after the step: what moved is rotated back, so that what is all protected keeps its bits."""
         moved = self._free(axes, jax.tree.map(jnp.subtract, layer, self._in_coordinates(axes, head)))
-        back = _matmul(axes.inputs.vectors, _matmul(moved["kernel"], axes.outputs.vectors.T))
-        bias = _matmul(moved["bias"], axes.outputs.vectors.T) if self.protects_biases else moved["bias"]
+        back = matmul(axes.inputs.vectors, matmul(moved["kernel"], axes.outputs.vectors.T))
+        bias = matmul(moved["bias"], axes.outputs.vectors.T) if self.protects_biases else moved["bias"]
         unrotated = _all_or_none(axes.inputs) & _all_or_none(axes.outputs)
         return {
             "kernel": jnp.where(unrotated, layer["kernel"], head["kernel"] + back),
@@ -116,14 +117,12 @@ class RotatedTraining(ProjectedVanilla):
         }
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree_dataclass
 class RotatedDualNullSpace(RotatedTraining, DualNullSpace):
     """`DualNullSpace` with `project="exact"`."""
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree_dataclass
 class RotatedReleased(RotatedTraining, ReleasedDualNullSpace):
     """`ReleasedDualNullSpace` with `project="exact"`."""
 
@@ -136,7 +135,3 @@ def _protected(axes: Axes) -> Bool[Array, "d_in d_out"]:
 def _all_or_none(side: Subspace) -> Bool[Array, ""]:
     """Whether the basis is the identity, so that these coordinates are those of the head."""
     return jnp.all(side.protected == side.protected[0])
-
-
-def _matmul(a: Array, b: Array) -> Array:
-    return jnp.matmul(a, b, precision=HIGHEST)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, PyTree
 
 from cmcl_jax.heads import Heads
-from cmcl_jax.methods.base import Learner, Training, active_heads, with_heads
+from cmcl_jax.methods.base import Learner, Training, active_heads, pytree_dataclass, with_heads
 from cmcl_jax.methods.vanilla import Vanilla
 from cmcl_jax.optimizers import clip_by_global_norm, dns_adamw, linear_decay
 from cmcl_jax.runs import RunAxis
@@ -20,8 +18,7 @@ from cmcl_jax.stream import Step, Stream
 from cmcl_jax.train_joint import AllAtOnce
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree_dataclass
 class Joint(Vanilla):
     """Vanilla's loss, clipping and AdamW on batches of all steps, with one AdamW per head and one decay for the run.
 

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import jax
 import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from cmcl_jax.heads import Heads, apply_head
+from cmcl_jax.heads import Head, Heads, apply_head
 from cmcl_jax.losses import all_pairs_info_nce
-from cmcl_jax.methods.base import Batch, Learner, RowsByRole, Training, active_heads
+from cmcl_jax.methods.base import Batch, Learner, RowsByRole, Training, active_heads, pytree_dataclass
 from cmcl_jax.optimizers import dns_adamw, linear_decay, start_decay
 from cmcl_jax.runs import RunAxis
 from cmcl_jax.stream import Step, StepFeatures, Stream
 from cmcl_jax.train import StepByStep
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree_dataclass
 class Vanilla:
     """AdamW on the contrastive loss of the step's own data, with a fresh optimizer and a linear decay each step."""
 
@@ -70,13 +68,19 @@ class Vanilla:
         del state
 
         def loss(heads: Heads) -> Float[Array, ""]:
-            return self.loss({role: apply_head(heads[role], rows) for role, rows in batch.by_role.items()}, batch.valid)
+            outputs = {role: self.outputs(heads[role], rows) for role, rows in batch.by_role.items()}
+            return self.loss(outputs, batch.valid)
 
         return jax.value_and_grad(loss)(trained)
 
     def loss(self, outputs: RowsByRole, valid: Bool[Array, " n"]) -> Float[Array, ""]:
         """The contrastive loss of a batch, given the outputs of its heads."""
-        return all_pairs_info_nce(outputs, valid, self.training.temperature, self.training.direction)
+        options = self.training
+        return all_pairs_info_nce(outputs, valid, options.temperature, options.direction, options.precision)
+
+    def outputs(self, head: Head, rows: Float[Array, "n d_in"]) -> Float[Array, "n d_out"]:
+        """A head's outputs in the precision of training."""
+        return apply_head(head, rows, self.training.precision)
 
     def update(self, state: PyTree, gradients: Heads, trained: Heads) -> tuple[Heads, PyTree]:
         updates, state = self.optimizer().update(gradients, state, trained)

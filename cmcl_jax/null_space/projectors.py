@@ -115,7 +115,22 @@ def subspace(
     moment = at_least_single(second_moment)
     finite = jnp.all(jnp.isfinite(moment))
     vectors, s, _ = jnp.linalg.svd(jnp.where(finite, moment, 0), hermitian=True)
-    return _in_basis(vectors, directions_kept(s, threshold, rule, rows), finite)
+    protected = directions_kept(s, threshold, rule, rows)
+    empty = (s <= s.shape[0] * jnp.finfo(s.dtype).eps * s[0]) & ~protected
+    return _in_basis(_settled(vectors, empty), protected, finite)
+
+
+def _settled(vectors: Float[Array, "d d"], empty: Bool[Array, " d"]) -> Float[Array, "d d"]:
+    """The basis with those of its directions that no row has chosen anew, by the space that they span alone.
+
+    Which of them a decomposition returns is up to rounding: to the batch that it is computed in, the device, the
+    precision. Here they are what an orthonormalization makes of fixed directions in that space.
+    """
+    kept = jnp.where(empty, 0, vectors)
+    drawn = jax.random.normal(jax.random.key(0), vectors.shape, jnp.float32).astype(vectors.dtype)
+    space = drawn - jnp.matmul(kept, jnp.matmul(adjoint(kept), drawn, precision=HIGHEST), precision=HIGHEST)
+    settled, _ = jnp.linalg.qr(jnp.where(empty, space, vectors))
+    return jnp.where(empty, settled, vectors)
 
 
 def as_subspace(side: Float[Array, "*batch d d"] | Subspace) -> Subspace:
