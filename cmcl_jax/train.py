@@ -114,11 +114,9 @@ def begin_step(
     method: Method, heads: Heads, memory: PyTree, step: Step, features: StepFeatures, axis: RunAxis
 ) -> InStep:
     """Where a step begins; arguments as those of `learn`, the method from `of_runs`."""
-    before = jax.vmap(
-        lambda method, memory, heads: method.before_step(memory, heads, step, features.rows),
-        in_axes=(0, _memory_axis(method), 0),
-    )
-    in_step: InStep = _enter(method, before(method, memory, heads), active_heads(heads, step), axis)
+    before = _before if axis.mesh is None else _before_on_mesh
+    state = before(method, memory, heads, features.rows, step, axis)
+    in_step: InStep = _enter(method, state, active_heads(heads, step), axis)
     return in_step
 
 
@@ -128,13 +126,8 @@ def finish_step(
     """What a step leaves behind once all its epochs are trained, given the heads with which it began."""
     active = _leave(method, in_step, active_heads(heads, step), axis)
     heads = with_heads(heads, active, step)
-    of_memory = _memory_axis(method)
-    after = jax.vmap(
-        lambda method, memory, heads: method.after_step(memory, heads, step, seen),
-        in_axes=(0, of_memory, 0),
-        out_axes=of_memory,
-    )
-    return Learned(heads, after(method, memory, heads), in_step.losses)
+    after = _after if axis.mesh is None else _after_on_mesh
+    return Learned(heads, after(method, memory, heads, seen, step, axis), in_step.losses)
 
 
 def of_runs(method: Method, heads: Heads) -> Method:
@@ -142,6 +135,34 @@ def of_runs(method: Method, heads: Heads) -> Method:
     leaf = jax.tree.leaves(heads)[0]
     runs: Method = with_run_axis(method, leaf.shape[0], leaf.dtype)
     return runs
+
+
+def _before(method: Method, memory: PyTree, heads: Heads, rows: Int[Array, ""], step: Step, axis: RunAxis) -> PyTree:
+    """Of all runs of a device. Not jitted: steps share the programs in it, and would share none around it."""
+    of_run = lambda method, memory, heads: method.before_step(memory, heads, step, rows)  # noqa: E731
+    return jax.vmap(of_run, in_axes=(0, _memory_axis(method), 0))(method, memory, heads)
+
+
+def _after(method: Method, memory: PyTree, heads: Heads, seen: StepFeatures, step: Step, axis: RunAxis) -> PyTree:
+    of_run = lambda method, memory, heads: method.after_step(memory, heads, step, seen)  # noqa: E731
+    of_memory = _memory_axis(method)
+    return jax.vmap(of_run, in_axes=(0, of_memory, 0), out_axes=of_memory)(method, memory, heads)
+
+
+@functools.partial(jax.jit, static_argnames=("step", "axis"))
+def _before_on_mesh(
+    method: Method, memory: PyTree, heads: Heads, rows: Int[Array, ""], step: Step, axis: RunAxis
+) -> PyTree:
+    of_device = functools.partial(_before, step=step, axis=axis)
+    return axis.on_mesh(of_device, (0, _memory_axis(method), 0, None))(method, memory, heads, rows)
+
+
+@functools.partial(jax.jit, static_argnames=("step", "axis"))
+def _after_on_mesh(
+    method: Method, memory: PyTree, heads: Heads, seen: StepFeatures, step: Step, axis: RunAxis
+) -> PyTree:
+    of_device, of_memory = functools.partial(_after, step=step, axis=axis), _memory_axis(method)
+    return axis.on_mesh(of_device, (0, of_memory, 0, None), of_memory)(method, memory, heads, seen)
 
 
 def _memory_axis(method: Method) -> PyTree:

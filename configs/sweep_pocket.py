@@ -6,7 +6,7 @@ from configs import pocket
 
 
 def get_config(encoder: str = "pocketbind") -> ConfigDict:
-    """72 runs: 3 learning rates × 3 seeds of vanilla and of joint, and of dns with each of 6 pairs of thresholds.
+    """96 runs: 4 learning rates × 3 seeds of vanilla and of joint, and of dns with each of 6 pairs of thresholds.
 
     `config.sweep` is a tree like the config, with a tuple of values for every field that varies; a method's own fields
     vary in its runs alone. The number of seeds is config.seeds. `--config.sweep.dns.rule=relative,energy` sweeps
@@ -19,7 +19,7 @@ def get_config(encoder: str = "pocketbind") -> ConfigDict:
     config.sweep = ConfigDict(
         {
             "method": ("vanilla", "dns", "joint"),
-            "training": {"learning_rate": (3e-4, 1e-3, 3e-3)},
+            "training": {"learning_rate": (3e-4, 1e-3, 3e-3, 1e-2)},
             "dns": {"input_threshold": (1e-3, 3e-3, 1e-2), "output_threshold": (1e-3, 3e-3)},
         }
     )

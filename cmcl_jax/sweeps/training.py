@@ -67,11 +67,12 @@ def train_chunk(group: Group, members: Sequence[Member], slots: int, axis: RunAx
     dtype = jnp.dtype(config.dtype)
     assert axis.mesh is not None
     spread = NamedSharding(axis.mesh, P(RUNS))
-    keys = jax.device_put(jax.vmap(jax.random.key)(jnp.asarray([member.run.seed for member in filled])), spread)
+    keys = jax.vmap(jax.random.key)(jnp.asarray([member.run.seed for member in filled]))
     method = jax.device_put(stacked([member.method for member in filled], dtype), spread)
     learner = method.learner(stream, dtype, axis)
     tests = TestTasks(stream, config.evaluation.split, config.evaluation.credit, dtype, axis.mesh)
     heads = jax.device_put(initial_heads(stream, keys, dtype, config.head.hidden), spread)
+    keys = jax.device_put(keys, spread)
     memory = _on_mesh(learner.start(heads), method, axis.mesh)
     matrices = tests.measure(heads, {}, 0, trained=heads)
     losses, diverged_at = [], np.zeros(slots, int)

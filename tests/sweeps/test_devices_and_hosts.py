@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from ml_collections import ConfigDict
 
+from cmcl_jax.sweeps import expand, sweep
 from cmcl_jax.sweeps.hosts import Process, join
 from cmcl_jax.sweeps.programs import groups
 from cmcl_jax.sweeps.resident import Features, Streams
@@ -70,6 +72,26 @@ def test_two_processes_share_a_sweep_and_give_the_bits_of_one(
     assert by == {0, 1}, "both have trained"
 
 
+@pytest.mark.slow
+def test_what_a_killed_process_was_at_is_trained_by_the_next(
+    tiny_caches: Path, tiny_sweep: ConfigDict, swept: tuple[Path, pa.Table], tmp_path: Path
+) -> None:
+    flags = ["run.py", "sweep", f"--config={TINY}", f"--config.cache_dir={tiny_caches}", "--config.dtype=float64"]
+    process = start(*flags, f"--workdir={tmp_path}", "--chunk=3")
+    while not list(tmp_path.glob("chunks/*.npz")) and process.poll() is None:
+        time.sleep(0.01)
+    while not list(tmp_path.glob("claims/*.lock")) and process.poll() is None:
+        time.sleep(0.001)
+    process.kill()
+    process.communicate()
+    assert list(tmp_path.glob("claims/*.lock")), "it had claimed runs"
+    written = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("chunks/*.npz")}
+    assert 1 <= len(written) < 6
+    sweep(tiny_sweep, tmp_path, chunk=3)
+    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("chunks/*.npz")}.items() >= written.items()
+    assert_same_bits(swept[0], tmp_path)
+
+
 def test_runs_that_a_living_process_has_are_left_to_it(tiny_sweep: ConfigDict, tmp_path: Path) -> None:
     [group, *_] = groups_of(tiny_sweep)
     mine, others = Results(tmp_path), Results(tmp_path)
@@ -81,8 +103,6 @@ def test_runs_that_a_living_process_has_are_left_to_it(tiny_sweep: ConfigDict, t
 
 
 def groups_of(config: ConfigDict) -> list:
-    from cmcl_jax.sweeps import expand
-
     return groups(expand(config), Streams(Features(local_mesh(), 10**9)))
 
 

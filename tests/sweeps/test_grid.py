@@ -34,8 +34,8 @@ def test_without_its_method_a_methods_field_varies_in_no_run() -> None:
     ]
 
 
-def test_the_pocket_sweep_has_72_runs() -> None:
-    assert len(expand(load_sweep("configs/sweep_pocket.py"))) == 72
+def test_the_pocket_sweep_has_96_runs() -> None:
+    assert len(expand(load_sweep("configs/sweep_pocket.py"))) == 96
 
 
 def test_the_command_line_sweeps_other_fields_and_other_values() -> None:

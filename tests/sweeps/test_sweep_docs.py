@@ -21,7 +21,7 @@ def test_every_command_describes_a_grid() -> None:
     for command in COMMANDS:
         flags = cli.parse(command)
         runs.append(len(expand(load_sweep(flags.config, flags.overrides))))
-    assert runs == [72, 63, 15, 72, 72, 72]
+    assert runs == [96, 84, 15, 96, 96, 96]
     slurm = re.search(r"srun .venv/bin/python run.py (sweep .*)", TEXT)
     assert slurm is not None
     assert cli.parse(shlex.split(slurm[1])).distributed
