@@ -58,8 +58,8 @@ class RunAxis:
     def on_mesh(self, f: Callable[..., Any], in_axes: PyTree = 0, out_axes: PyTree = 0) -> Callable[..., Any]:
         """`f`, written for all runs of one device, for those of all devices of the mesh.
 
-        Each device computes what it would compute alone, to the bit: what XLA makes of a program that it spreads itself
-        may differ from that in the last digits. To be called in a jitted function.
+        No device talks to another, whatever is in `f`, which is not so where XLA spreads a program itself. To be called
+        in a jitted function.
 
         Args:
             f: a function of arrays.

@@ -128,7 +128,7 @@ def expand(config: ConfigDict) -> list[SweepRun]:
     for method in methods:
         used = {field: values for field, values in fields.items() if not _of_other_method(field, method)}
         if "method" in used:
-            used["method"] = (method,)
+            used = {"method": (method,), **{field: of for field, of in used.items() if field != "method"}}
         for chosen in itertools.product(*used.values()):
             settings = dict(zip(used, chosen, strict=True))
             runs += [SweepRun(_run_config(base, settings, seed), settings) for seed in _seeds(base)]

@@ -45,15 +45,33 @@ def assert_same_bits(folder: Path, other: Path) -> None:
         np.testing.assert_array_equal(one, two)
 
 
-def test_one_two_and_eight_devices_give_the_same_bits(tiny_caches: Path, tmp_path: Path) -> None:
+def train_on_devices(cache_dir: Path, out: Path, at_once: int) -> None:
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
-    process = start("-m", "tests.sweeps.on_devices", str(tiny_caches), str(tmp_path), XLA_FLAGS=flags)
+    process = start("-m", "tests.sweeps.on_devices", str(cache_dir), str(out), str(at_once), XLA_FLAGS=flags)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     assert "(8, 3)" in output, "the example with pmap"
-    assert pq.read_table(tmp_path / "1" / "sweep.parquet").num_rows == 10
+    assert pq.read_table(out / "1" / "sweep.parquet").num_rows == 10
+
+
+def test_one_two_and_eight_devices_give_the_same_bits(tiny_caches: Path, tmp_path: Path) -> None:
+    train_on_devices(tiny_caches, tmp_path, at_once=1)
     for count in ("2", "8"):
         assert_same_bits(tmp_path / "1", tmp_path / count)
+
+
+@pytest.mark.slow
+def test_side_by_side_two_and_eight_devices_give_the_same_bits_and_one_the_same_numbers(
+    tiny_caches: Path, tmp_path: Path
+) -> None:
+    """XLA makes another program of a module for one device than of one that it partitions."""
+    train_on_devices(tiny_caches, tmp_path, at_once=2)
+    assert_same_bits(tmp_path / "2", tmp_path / "8")
+    for name in ("r10", "accuracy"):
+        one, two = (np.load(tmp_path / count / "matrices" / f"{name}.npy") for count in "12")
+        np.testing.assert_allclose(one, two, atol=1e-8)
+    losses = [pq.read_table(tmp_path / count / "sweep.parquet").column("final_loss").to_pylist() for count in "12"]
+    np.testing.assert_allclose(*losses, atol=1e-8)
 
 
 def test_two_processes_share_a_sweep_and_give_the_bits_of_one(
