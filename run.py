@@ -1,4 +1,4 @@
-"""Trains, reports, compares. `python run.py --help` shows examples; without arguments it is the demo."""
+"""Trains, reports, compares, sweeps. `python run.py --help` shows examples; without arguments it is the demo."""
 
 import argparse
 import sys
@@ -8,6 +8,7 @@ from typing import Any
 
 from feature_cache.errors import UserError
 from feature_cache.flags import unknown_flags
+from feature_cache.registry import check_name
 
 EXAMPLES = """
 examples:
@@ -16,6 +17,7 @@ examples:
   python run.py train --config=configs/paper.py:imagebind --workdir=runs/imagebind_dns
   python run.py report --workdir=runs/pocket_dns
   python run.py compare --config=configs/pocket.py --methods=vanilla,dns,joint --orders=5 --workdir=runs/compare
+  python run.py sweep --config=configs/sweep_pocket.py --workdir=runs/sweep
 
 Any field of a config can be set: --config.training.epochs=2. Fields and defaults are in configs/defaults.py. A run that
 was stopped goes on when the same command is given again. Exit code: 0 = done, 1 = it failed, 2 = the command makes no
@@ -62,7 +64,14 @@ def train(flags: argparse.Namespace) -> None:
 
 
 def report(flags: argparse.Namespace) -> None:
-    """Reports finished runs."""
+    """Reports finished runs, or a sweep."""
+    from cmcl_jax.sweeps.results import TABLE
+
+    if any((workdir / TABLE).exists() for workdir in flags.workdir):
+        if len(flags.workdir) > 1 or flags.out is not None:
+            raise UserError("A sweep is reported alone, in its own folder: give one --workdir, and no --out.")
+        _report_sweep(flags.workdir[0], None)
+        return
     _report(flags.workdir, flags.workdir[0] if flags.out is None else flags.out)
 
 
@@ -87,6 +96,41 @@ def compare(flags: argparse.Namespace) -> None:
     console = Console()
     for table in report.tables:
         console.print(table.rich())
+    console.print("Written: " + ", ".join(str(file) for file in report.files), highlight=False, soft_wrap=True)
+
+
+def sweep(flags: argparse.Namespace) -> None:
+    """Trains a grid of runs as few programs, on all devices, and reports the best."""
+    from rich.console import Console
+
+    from cmcl_jax.metrics.transfer import SUMMARY
+    from cmcl_jax.sweeps import load_sweep
+    from cmcl_jax.sweeps import sweep as train_sweep
+    from cmcl_jax.sweeps.hosts import join
+    from cmcl_jax.sweeps.progress import SweepProgress
+    from cmcl_jax.sweeps.sweep import check_flags
+
+    check_flags(flags.chunk, flags.memory_gb)
+    if flags.metric is not None:
+        check_name(SUMMARY, "metric in --metric", flags.metric)
+    config = load_sweep(flags.config, flags.overrides)
+    process = join(flags.coordinator, flags.num_processes, flags.process_id, flags.distributed)
+    memory = None if flags.memory_gb is None else int(flags.memory_gb * 1e9)
+    with SweepProgress(Console(stderr=True), flags.metric) as progress:
+        train_sweep(config, flags.workdir, progress, process, flags.chunk, memory)
+    if process.index == 0:
+        _report_sweep(flags.workdir, flags.metric)
+
+
+def _report_sweep(workdir: Path, metric: str | None) -> None:
+    from rich.console import Console
+
+    from cmcl_jax.sweeps.report import write_sweep_report
+
+    report = write_sweep_report(workdir, metric)
+    console = Console()
+    console.print(report.table.rich())
+    console.print(report.note, highlight=False, soft_wrap=True)
     console.print("Written: " + ", ".join(str(file) for file in report.files), highlight=False, soft_wrap=True)
 
 
@@ -141,7 +185,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="run.py", description="Continual multimodal contrastive learning on cached features.", **layout
     )
-    commands = parser.add_subparsers(title="commands", metavar="{demo,train,report,compare}", required=True)
+    commands = parser.add_subparsers(title="commands", metavar="{demo,train,report,compare,sweep}", required=True)
 
     def add_training(
         command: Callable[[argparse.Namespace], None], config: str | None = None, workdir: Path | None = None
@@ -161,6 +205,14 @@ def _parser() -> argparse.ArgumentParser:
     sub = add_training(compare)
     sub.add_argument("--methods", default="vanilla,dns,joint", help="what to compare (default: vanilla,dns,joint)")
     sub.add_argument("--orders", type=_at_least_one, default=5, help="in how many orders of the steps (default: 5)")
+    sub = add_training(sweep)
+    sub.add_argument("--metric", help="by which settings are chosen (default: r10, and acc without recall)")
+    sub.add_argument("--chunk", type=_at_least_one, help="runs per device at a time (default: what memory allows)")
+    sub.add_argument("--memory-gb", type=float, help="what a sweep may use on each device (default: 60 percent of it)")
+    sub.add_argument("--coordinator", help="host:port of process 0, for jax.distributed")
+    sub.add_argument("--num-processes", type=_at_least_one, help="how many processes share the sweep")
+    sub.add_argument("--process-id", type=int, help="which of them this is, from 0")
+    sub.add_argument("--distributed", action="store_true", help="processes are those that SLURM or MPI started")
     return parser
 
 

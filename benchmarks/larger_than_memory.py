@@ -25,7 +25,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -43,7 +43,7 @@ from benchmarks.speed.results import FOLDER, Table, publish
 from cmcl_jax.feature_memory import MB, block_memory
 from cmcl_jax.heads import Heads, init_heads
 from cmcl_jax.methods import method_from_config
-from cmcl_jax.methods.base import Learner
+from cmcl_jax.methods.base import InStep, Learner, TrainEpochs
 from cmcl_jax.runs import RunAxis
 from cmcl_jax.stream import Step, Stream
 from cmcl_jax.train_streamed import StreamedStepByStep
@@ -145,9 +145,15 @@ class Setting:
         config.training.epochs, config.training.batch_size = 1, self.batch_size
         return StreamedStepByStep(method_from_config(config), self.stream, jnp.float32, RunAxis.default(), memory)
 
-    def learn(self, learner: Learner, on_epoch: Any = None) -> None:
+    def learn(self, learner: Learner, on_epoch: Callable[[], Any] = lambda: None) -> None:
         """One epoch, and what the method remembers of it."""
-        learned = learner.learn(self.heads, learner.start(self.heads), self.step, self.keys, on_epoch)
+
+        def in_pieces(in_step: InStep, train: TrainEpochs) -> InStep:
+            in_step = jax.block_until_ready(train(in_step, (0, 1)))
+            on_epoch()
+            return in_step
+
+        learned = learner.learn(self.heads, learner.start(self.heads), self.step, self.keys, in_pieces)
         jax.block_until_ready(learned)
         assert np.isfinite(learned.losses).all()
 
@@ -157,7 +163,7 @@ def memory_curve(setting: Setting, method: str, memory: int, interval: float) ->
     ends = list[float]()
     started = time.perf_counter()
     with sampled(interval) as samples:
-        setting.learn(setting.learner(method, memory), lambda *_: ends.append(time.perf_counter() - started))
+        setting.learn(setting.learner(method, memory), lambda: ends.append(time.perf_counter() - started))
     rows, epoch = setting.stream.rows(setting.step), ends[-1]
     half = [sample for sample in samples if epoch / 2 <= sample.seconds <= epoch]
     after = [sample for sample in samples if sample.seconds >= epoch]

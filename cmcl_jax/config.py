@@ -43,7 +43,7 @@ def load_config(source: str, overrides: Iterable[str] = ()) -> ConfigDict:
         field, equals, value = override.partition("=")
         if not equals:
             raise ConfigError(f"--config.{field} needs its value in the same word: --config.{field}=…")
-        _set(config, field, _literal(value))
+        set_field(config, field, literal(value))
     return config.copy_and_resolve_references()
 
 
@@ -53,6 +53,8 @@ def check_config(config: ConfigDict) -> None:
     Raises:
         ConfigError: naming the field, its value and what it may be.
     """
+    if "sweep" in config:
+        raise ConfigError("config.sweep describes many runs: train them with `python run.py sweep`, not one by one.")
     for field, allowed in CHOICES.items():
         value = operator.attrgetter(field)(config)
         if value not in allowed:
@@ -108,7 +110,12 @@ def _call(get_config: Callable[..., ConfigDict], path: str, variant: str) -> Con
     return get_config(variant) if variant else get_config()
 
 
-def _set(config: ConfigDict, field: str, value: Any) -> None:
+def set_field(config: ConfigDict, field: str, value: Any) -> None:
+    """Sets a field, given as `section.field`.
+
+    Raises:
+        ConfigError, UnknownNameError: if there is no such field (naming the nearest), or the value is not of its type.
+    """
     *sections, name = field.split(".")
     section = config
     for depth, part in enumerate(sections, start=1):
@@ -129,7 +136,8 @@ def _check_field(section: Any, name: str, path: list[str]) -> None:
     check_name(section.keys() if isinstance(section, ConfigDict) else [], kind, name)
 
 
-def _literal(text: str) -> Any:
+def literal(text: str) -> Any:
+    """The value that a text means on the command line: a Python literal, or else the text itself."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):

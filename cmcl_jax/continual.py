@@ -15,11 +15,10 @@ from ml_collections import ConfigDict
 
 from cmcl_jax.checkpoint import Checkpoints
 from cmcl_jax.config import check_config
-from cmcl_jax.evaluate import evaluate_task
-from cmcl_jax.heads import Heads, init_heads
+from cmcl_jax.heads import Heads
+from cmcl_jax.measuring import Matrices, TestTasks, finite_runs, initial_heads
 from cmcl_jax.methods import method_from_config
 from cmcl_jax.methods.base import InPieces, InStep, Learner
-from cmcl_jax.metrics.chance import chance_levels
 from cmcl_jax.metrics.transfer import HEADLINES
 from cmcl_jax.open_stream import open_stream
 from cmcl_jax.pieces import Pace, StepInPieces
@@ -29,9 +28,6 @@ from cmcl_jax.stability_record import record_for
 from cmcl_jax.stream import Step, Stream
 from cmcl_jax.workdir import Workdir, identity
 from feature_cache.errors import UserError
-
-Matrices = dict[str, Float[np.ndarray, "seeds times tasks"]]
-GALLERY_SEED = 0
 
 
 def run(config: ConfigDict, workdir: str | Path, progress: Progress | None = None) -> dict[str, Any]:
@@ -82,11 +78,11 @@ class _Run:
         seeds = range(config.first_seed, config.first_seed + config.seeds)
         self.keys: PRNGKeyArray = jax.vmap(jax.random.key)(jnp.asarray(seeds))
         self.record = record_for(folder, self.stream, self.learner, config)
-        self.test = [self.stream.test_features(t, config.evaluation.split, self.dtype) for t in self.stream.tasks]
+        self.test = TestTasks(self.stream, config.evaluation.split, config.evaluation.credit, self.dtype)
 
     def finish(self) -> dict[str, Any]:
         """Runs what is left of the stream and writes the results."""
-        state, pace = self._start(), Pace(self.config.checkpoint_minutes)
+        state, pace = self._start(), Pace(self.config.checkpoint_minutes, self.progress.is_shown)
         about = identity(self.config, self.stream)
         with Checkpoints(self.folder.checkpoints, self.config.checkpoints_kept, about) as checkpoints:
             trained, state = checkpoints.restore_latest(state)  # numbered by the epochs of all steps
@@ -106,21 +102,14 @@ class _Run:
                 pace.saved()
                 self.progress.step_done(step, losses)
         return self.folder.write_results(
-            state["matrices"], self.stream, self.config, self._chance(), self.learner.stepwise
+            state["matrices"], self.stream, self.config, self.test.chance(), self.learner.stepwise
         )
 
     def _start(self) -> dict[str, Any]:
         """The state before the first step, measured zero-shot."""
-        keys = jax.vmap(lambda key: jax.random.fold_in(key, 0))(self.keys)  # the steps fold in 1, 2, …
-        init = functools.partial(
-            init_heads, widths=self.stream.widths, dtype=self.dtype, hidden=self.config.head.hidden
-        )
-        heads = jax.vmap(init)(keys)
-        return {
-            "heads": heads,
-            "memory": self.learner.start(heads),
-            "matrices": self._measure(heads, {}, 0, set(heads)),
-        }
+        heads = initial_heads(self.stream, self.keys, self.dtype, self.config.head.hidden)
+        matrices = self.test.measure(heads, {}, 0, trained=heads)
+        return {"heads": heads, "memory": self.learner.start(heads), "matrices": matrices}
 
     def _in_pieces(
         self, state: dict[str, Any], step: Step, checkpoints: Checkpoints, trained: int, pace: Pace
@@ -134,68 +123,30 @@ class _Run:
             pace.saved()
 
         restore = functools.partial(checkpoints.restore_in_step, trained)
-        return StepInPieces(pace, self.stream.rows(step), self.epochs, max(0, trained - before), restore, save)
+        tell = self.progress.trained if self.progress.is_shown else None
+        return StepInPieces(pace, self.stream.rows(step), self.epochs, max(0, trained - before), restore, save, tell)
 
     def _learn(
         self, state: dict[str, Any], step: Step, in_pieces: InPieces
     ) -> tuple[dict[str, Any], Float[np.ndarray, "seeds epochs"]]:
-        heads, memory, on_device = self.learner.learn(
-            state["heads"], state["memory"], step, self.keys, self.progress.on_epoch(step), in_pieces
-        )
+        self.progress.step_starts(step)
+        heads, memory, on_device = self.learner.learn(state["heads"], state["memory"], step, self.keys, in_pieces)
         losses = np.asarray(on_device)
-        jax.effects_barrier()  # no epoch is reported after its step
         self._check_finite(step, losses, heads)
-        trained = set(step.modalities) if self.learner.stepwise else set(heads)
-        matrices = self._measure(heads, state["matrices"], step.number, trained)
+        trained = step.modalities if self.learner.stepwise else tuple(heads)
+        matrices = self.test.measure(heads, state["matrices"], step.number, trained)
         return {"heads": heads, "memory": memory, "matrices": matrices}, losses
 
     def _check_finite(self, step: Step, losses: Float[np.ndarray, "seeds epochs"], heads: Heads) -> None:
-        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((losses, heads))):
+        if not finite_runs(losses, heads).all():
             raise DivergedError(
                 f"Training diverged in step {step.name}: its losses are {losses.mean(axis=0)}. Lower "
                 f"config.training.learning_rate (now {self.config.training.learning_rate}) or raise "
                 f"config.training.temperature (now {self.config.training.temperature})."
             )
 
-    def _chance(self) -> list[dict[str, float]]:
-        """What random scores would reach on every test task."""
-        return [
-            chance_levels(
-                task.metrics,
-                np.asarray(features.groups),
-                {name: len(label_set.class_features) for name, label_set in features.label_sets.items()},
-                self.config.evaluation.credit,
-            )
-            for task, features in zip(self.stream.tasks, self.test, strict=True)
-        ]
-
-    def _measure(self, heads: Heads, matrices: Matrices, time_index: int, trained: set[str]) -> Matrices:
-        """The matrices with row `time_index` filled in: every test task, whatever was trained so far.
-
-        Tasks without a head that was trained since the row before have the values of that row: they are copied.
-        """
-        shape = (self.config.seeds, len(self.stream.steps) + 1, len(self.stream.tasks))
-        measured = {name: _with_row_before(matrix, time_index) for name, matrix in matrices.items()}
-        for column, (task, features) in enumerate(zip(self.stream.tasks, self.test, strict=True)):
-            if trained.isdisjoint(task.pair):
-                continue
-            values = evaluate_task(
-                heads, task, features, jax.random.key(GALLERY_SEED), credit=self.config.evaluation.credit
-            )
-            for name, value in values.items():
-                matrix = measured.setdefault(name, np.full(shape, np.nan, np.float32))
-                matrix[:, time_index, column] = value
-        return measured
-
 
 def _row(matrices: Matrices, time_index: int) -> dict[str, list[float | None]]:
     """The headline metrics of every task at one time, means over seeds; None is not this task's metric."""
     rows = {name: matrices[name][:, time_index].mean(axis=0) for name in HEADLINES if name in matrices}
     return {name: [None if np.isnan(value) else round(float(value), 3) for value in row] for name, row in rows.items()}
-
-
-def _with_row_before(matrix: np.ndarray, row: int) -> np.ndarray:
-    """A copy in which a row starts as the one before it."""
-    matrix = np.array(matrix)
-    matrix[:, row] = matrix[:, row - 1]
-    return matrix

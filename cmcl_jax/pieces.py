@@ -8,12 +8,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
+from jaxtyping import Array
 
 from cmcl_jax.methods.base import InStep, TrainEpochs
 
+TOLD_EVERY = 2.0
+"""Seconds between two looks at a progress bar. Each costs rotated features once more, so not too few."""
+
 
 class Pace:
-    """How many epochs may be trained before the next checkpoint is due.
+    """How many epochs may be trained before the host has something to do: write a checkpoint, or tell how far it is.
 
     A piece is a program that does not turn to the host, so its length is chosen before it starts: as many epochs as
     fill the time left, going by what a row took in the piece before. Only the first one, of which nothing is known, is
@@ -21,11 +25,13 @@ class Pace:
 
     Args:
         minutes: between two checkpoints; 0: after every epoch, None: never within a step.
+        watched: whether somebody wants to be told every few seconds.
         now: a clock, in seconds.
     """
 
-    def __init__(self, minutes: float | None, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, minutes: float | None, watched: bool = False, now: Callable[[], float] = time.monotonic) -> None:
         self._between = None if minutes is None else 60 * minutes
+        self._watched = watched
         self._now, self._saved_at = now, now()
         self._seconds_per_row: float | None = None
 
@@ -40,20 +46,26 @@ class Pace:
 
     def epochs(self, rows: int, at_most: int) -> int:
         """How many epochs of so many rows the next piece should have: at least one."""
-        if self._between is None:
+        if not self._limited:
             return at_most
         if not self._seconds_per_row:
             return 1
-        return max(1, math.ceil(min(at_most, self._left(self._between) / (self._seconds_per_row * rows))))
+        left = [TOLD_EVERY] if self._watched else []
+        left += [] if self._between is None else [self._left(self._between)]
+        return max(1, math.ceil(min(at_most, min(left) / (self._seconds_per_row * rows))))
 
     def train(self, train: TrainEpochs, in_step: InStep, epochs: tuple[int, int], rows: int) -> InStep:
         """Trains a piece, and waits for its end if the time matters."""
         started = self._now()
         in_step = train(in_step, epochs)
-        if self._between is not None:
+        if self._limited:
             jax.block_until_ready(in_step)
             self._seconds_per_row = (self._now() - started) / (rows * (epochs[1] - epochs[0]))
         return in_step
+
+    @property
+    def _limited(self) -> bool:
+        return self._watched or self._between is not None
 
     def _left(self, between: float) -> float:
         return self._saved_at + between - self._now()
@@ -70,6 +82,7 @@ class StepInPieces:
         done: how many of them an earlier process trained.
         restore: given where the step began, where that process left it.
         save: writes a checkpoint, given the epochs done and where the step is.
+        tell: says what was trained, given the epochs of a piece and the step's losses so far; None: nobody.
     """
 
     pace: Pace
@@ -78,6 +91,7 @@ class StepInPieces:
     done: int
     restore: Callable[[InStep], InStep]
     save: Callable[[int, InStep], None]
+    tell: Callable[[tuple[int, int], Array], None] | None = None
 
     def __call__(self, in_step: InStep, train: TrainEpochs) -> InStep:
         done = self.done
@@ -86,6 +100,8 @@ class StepInPieces:
         while done < self.epochs:
             last = done + self.pace.epochs(self.rows, at_most=self.epochs - done)
             in_step = self.pace.train(train, in_step, (done, last), self.rows)
+            if self.tell is not None:
+                self.tell((done, last), in_step.losses)
             done = last
             if done < self.epochs and self.pace.is_due:
                 self.save(done, in_step)

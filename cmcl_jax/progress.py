@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
+from jaxtyping import Array
 from ml_collections import ConfigDict
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
@@ -28,7 +28,7 @@ class Progress:
             console=console,
             transient=True,
         )
-        self._method, self._name, self._epochs, self._seeds = "", "", 1, 1
+        self._method, self._name, self._epochs = "", "", 1
 
     @classmethod
     def silent(cls) -> Progress:
@@ -43,7 +43,7 @@ class Progress:
 
     def start(self, config: ConfigDict, epochs_done: int) -> None:
         """A run begins, with some epochs, counted over all steps, done before."""
-        self._method, self._epochs, self._seeds = config.method, config.training.epochs, config.seeds
+        self._method, self._epochs = config.method, config.training.epochs
         steps = len(config.stream.steps)
         self._bar.start()
         for task in self._bar.task_ids:
@@ -56,21 +56,21 @@ class Progress:
         elif done:
             self._console.print(f"{self._method}: continues after step {done} of {steps}")
 
-    def on_epoch(self, step: Step) -> Callable[[Any, Any], None] | None:
-        """The function to call with (epoch, loss) after each seed's epoch; the same one for all steps."""
-        if self._console.quiet:
-            return None
+    @property
+    def is_shown(self) -> bool:
+        """Whether anybody can see it."""
+        return not self._console.quiet
+
+    def step_starts(self, step: Step) -> None:
+        """A step begins."""
         self._name = f"{self._method} · {step.name}"
         self._bar.update(self._task, description=self._name)
-        return self._advance
 
-    def _advance(self, epoch: Any, loss: Any) -> None:
-        self._bar.update(
-            self._task,
-            advance=1 / self._seeds,
-            description=f"{self._name} · epoch {int(epoch) + 1}/{self._epochs}",
-            loss=f"{float(loss):.3f}",
-        )
+    def trained(self, epochs: tuple[int, int], losses: Array) -> None:
+        """Some more epochs of a step are trained, with losses `(runs, epochs)` so far."""
+        first, last = epochs
+        description = f"{self._name} · epoch {last}/{self._epochs}"
+        self._bar.update(self._task, advance=last - first, description=description, loss=_last_loss(losses, last))
 
     def step_done(self, step: Step, losses: np.ndarray) -> None:
         """Prints the step's first and last loss."""
@@ -94,7 +94,7 @@ class RunsProgress(Progress):
         """The next run begins; it may turn out to be finished."""
         self._number += 1
         self._label = f"run {self._number} of {self._runs} · {label}"
-        self._steps, self._epochs, self._seeds = len(config.stream.steps), config.training.epochs, config.seeds
+        self._steps, self._epochs = len(config.stream.steps), config.training.epochs
         self._per_run, self._trained = self._steps * self._epochs, False
         if self._number == 1:
             self._task = self._bar.add_task(self._label, total=self._runs * self._per_run, loss="–")
@@ -105,15 +105,12 @@ class RunsProgress(Progress):
         self._trained = True
         self._leave_out(epochs_done)
 
-    def on_epoch(self, step: Step) -> Callable[[Any, Any], None] | None:
-        if self._console.quiet:
-            return None
+    def step_starts(self, step: Step) -> None:
         self._bar.update(self._task, description=f"{self._label} · step {step.number} of {self._steps}")
-        return self._advance
 
-    def _advance(self, epoch: Any, loss: Any) -> None:
-        del epoch
-        self._bar.update(self._task, advance=1 / self._seeds, loss=f"{float(loss):.3f}")
+    def trained(self, epochs: tuple[int, int], losses: Array) -> None:
+        first, last = epochs
+        self._bar.update(self._task, advance=last - first, loss=_last_loss(losses, last))
 
     def step_done(self, step: Step, losses: np.ndarray) -> None:
         del step, losses
@@ -128,3 +125,7 @@ class RunsProgress(Progress):
         """Epochs of an earlier command are not to be done, and say nothing about how fast this one is."""
         [task] = self._bar.tasks
         self._bar.update(self._task, total=(task.total or 0) - epochs)
+
+
+def _last_loss(losses: Array, epochs: int) -> str:
+    return f"{float(losses[:, epochs - 1].mean()):.3f}"

@@ -53,12 +53,26 @@ class RunAxis:
             per_run, merge = _split(args, in_axes)
             return self._on_device(lambda leaves: f(*merge(leaves)), per_run)
 
-        def of_mesh(*args: Any) -> Any:
-            axes = _spread(in_axes, args)
-            specs = jax.tree.map(lambda axis: P() if axis < 0 else P(RUNS), axes)
-            return jax.shard_map(of_all, mesh=self.mesh, in_specs=specs, out_specs=P(RUNS), check_vma=False)(*args)
+        return of_all if self.mesh is None else self.on_mesh(of_all, in_axes)
 
-        return of_all if self.mesh is None else of_mesh
+    def on_mesh(self, f: Callable[..., Any], in_axes: PyTree = 0, out_axes: PyTree = 0) -> Callable[..., Any]:
+        """`f`, written for all runs of one device, for those of all devices of the mesh.
+
+        No device talks to another, whatever is in `f`, which is not so where XLA spreads a program itself. To be called
+        in a jitted function.
+
+        Args:
+            f: a function of arrays.
+            in_axes: see `map`.
+            out_axes: the same of the outputs; what has no run axis is the same on all devices.
+        """
+
+        def of_mesh(*args: Any) -> Any:
+            in_specs = jax.tree.map(lambda axis: P() if axis < 0 else P(RUNS), _spread(in_axes, args))
+            out_specs = jax.tree.map(lambda axis: P() if axis is None else P(RUNS), out_axes, is_leaf=_is_none)
+            return jax.shard_map(f, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)(*args)
+
+        return of_mesh
 
     def _on_device(self, f: Callable[[list[Any]], Any], per_run: list[Any]) -> Any:
         runs = len(per_run[0])
@@ -73,8 +87,12 @@ def _spread(in_axes: PyTree, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """A tree like the arguments, with 0 where a leaf has a run axis and -1 where it has none."""
     prefix = in_axes if isinstance(in_axes, tuple) else (in_axes,) * len(args)
     fill = lambda axis, part: jax.tree.map(lambda _: -1 if axis is None else axis, part)  # noqa: E731
-    spread: tuple[Any, ...] = jax.tree.map(fill, prefix, args, is_leaf=lambda axis: axis is None)
+    spread: tuple[Any, ...] = jax.tree.map(fill, prefix, args, is_leaf=_is_none)
     return spread
+
+
+def _is_none(axis: Any) -> bool:
+    return axis is None
 
 
 def _split(args: tuple[Any, ...], in_axes: PyTree) -> tuple[list[Any], Callable[[list[Any]], Any]]:

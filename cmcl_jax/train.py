@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from cmcl_jax.heads import Heads
-from cmcl_jax.methods.base import Batch, InPieces, InStep, Learned, Method, OnEpoch, active_heads, with_heads
+from cmcl_jax.methods.base import Batch, InPieces, InStep, Learned, Method, active_heads, with_heads
 from cmcl_jax.runs import RunAxis, with_run_axis
 from cmcl_jax.stream import Step, StepFeatures, Stream
 
@@ -38,7 +38,6 @@ class StepByStep:
         memory: PyTree,
         step: Step,
         keys: PRNGKeyArray,
-        on_epoch: OnEpoch | None = None,
         in_pieces: InPieces | None = None,
     ) -> Learned:
         features = self.stream.training_features(step, step.modalities, self.dtype)
@@ -54,7 +53,6 @@ class StepByStep:
             features,
             keys=step_keys(keys, step),
             remembered=remembered,
-            on_epoch=on_epoch,
             axis=self.axis,
             in_pieces=in_pieces,
         )
@@ -80,7 +78,6 @@ def learn(
     features: StepFeatures,
     keys: PRNGKeyArray,
     remembered: StepFeatures | None = None,
-    on_epoch: OnEpoch | None = None,
     axis: RunAxis | None = None,
     in_pieces: InPieces | None = None,
 ) -> Learned:
@@ -94,7 +91,6 @@ def learn(
         features: the step's rows, shared by all runs.
         keys: one per run; decides the order of the batches.
         remembered: what the method gets to remember, if that is not `features`.
-        on_epoch: see `train_epochs`.
         axis: how the runs share the devices; `RunAxis.default()`.
         in_pieces: see `Learner`.
     """
@@ -103,7 +99,7 @@ def learn(
     in_step = begin_step(method, heads, memory, step, features, axis)
 
     def train(in_step: InStep, epochs: tuple[int, int]) -> InStep:
-        trained: InStep = train_epochs(method, in_step, features, keys, epochs, axis, on_epoch)
+        trained: InStep = train_epochs(method, in_step, features, keys, epochs, axis)
         return trained
 
     in_step = train(in_step, (0, method.training.epochs)) if in_pieces is None else in_pieces(in_step, train)
@@ -114,11 +110,9 @@ def begin_step(
     method: Method, heads: Heads, memory: PyTree, step: Step, features: StepFeatures, axis: RunAxis
 ) -> InStep:
     """Where a step begins; arguments as those of `learn`, the method from `of_runs`."""
-    before = jax.vmap(
-        lambda method, memory, heads: method.before_step(memory, heads, step, features.rows),
-        in_axes=(0, _memory_axis(method), 0),
-    )
-    in_step: InStep = _enter(method, before(method, memory, heads), active_heads(heads, step), axis)
+    before = _before if axis.mesh is None else _before_on_mesh
+    state = before(method, memory, heads, features.rows, step, axis)
+    in_step: InStep = _enter(method, state, active_heads(heads, step), axis)
     return in_step
 
 
@@ -127,7 +121,8 @@ def finish_step(
 ) -> Learned:
     """What a step leaves behind once all its epochs are trained, given the heads with which it began."""
     heads = heads_after(method, in_step, heads, step, axis)
-    return Learned(heads, remember(method, memory, heads, step, seen), in_step.losses)
+    after = remember if axis.mesh is None else functools.partial(_remember_on_mesh, axis=axis)
+    return Learned(heads, after(method, memory, heads, step, seen), in_step.losses)
 
 
 def heads_after(method: Method, in_step: InStep, heads: Heads, step: Step, axis: RunAxis) -> Heads:
@@ -154,6 +149,32 @@ def of_runs(method: Method, heads: Heads) -> Method:
     return runs
 
 
+def _before(method: Method, memory: PyTree, heads: Heads, rows: Int[Array, ""], step: Step, axis: RunAxis) -> PyTree:
+    """Of all runs of a device. Not jitted: steps share the programs in it, and would share none around it."""
+    of_run = lambda method, memory, heads: method.before_step(memory, heads, step, rows)  # noqa: E731
+    return jax.vmap(of_run, in_axes=(0, _memory_axis(method), 0))(method, memory, heads)
+
+
+@functools.partial(jax.jit, static_argnames=("step", "axis"))
+def _before_on_mesh(
+    method: Method, memory: PyTree, heads: Heads, rows: Int[Array, ""], step: Step, axis: RunAxis
+) -> PyTree:
+    of_device = functools.partial(_before, step=step, axis=axis)
+    return axis.on_mesh(of_device, (0, _memory_axis(method), 0, None))(method, memory, heads, rows)
+
+
+@functools.partial(jax.jit, static_argnames=("step", "axis"))
+def _remember_on_mesh(
+    method: Method, memory: PyTree, heads: Heads, step: Step, seen: StepFeatures, axis: RunAxis
+) -> PyTree:
+    of_memory = _memory_axis(method)
+
+    def of_device(method: Method, memory: PyTree, heads: Heads, seen: StepFeatures) -> PyTree:
+        return remember(method, memory, heads, step, seen)
+
+    return axis.on_mesh(of_device, (0, of_memory, 0, None), of_memory)(method, memory, heads, seen)
+
+
 def _memory_axis(method: Method) -> PyTree:
     return jax.tree.map(lambda per_run: 0 if per_run else None, method.memory_per_run)
 
@@ -176,7 +197,7 @@ def _leave(method: Method, in_step: InStep, active: Heads, axis: RunAxis) -> Hea
     return heads
 
 
-@functools.partial(jax.jit, static_argnames=("axis", "on_epoch"), donate_argnames="in_step")
+@functools.partial(jax.jit, static_argnames="axis", donate_argnames="in_step")
 def train_epochs(
     method: Method,
     in_step: InStep,
@@ -184,7 +205,6 @@ def train_epochs(
     keys: PRNGKeyArray,
     epochs: tuple[int | Int[Array, ""], int | Int[Array, ""]],
     axis: RunAxis,
-    on_epoch: OnEpoch | None = None,
 ) -> InStep:
     """Trains a step's heads for some of its epochs.
 
@@ -199,8 +219,6 @@ def train_epochs(
         keys: one per run; decides the order of the batches.
         epochs: from the first number up to but without the second.
         axis: how the runs share the devices.
-        on_epoch: called on the host with (epoch, loss) after each epoch of each run; it should return at once, for the
-          device may wait for it. Without it the program never turns to the host.
     """
 
     def of_run(method: Method, in_step: InStep, key: PRNGKeyArray, features: StepFeatures, epochs: Any) -> InStep:
@@ -208,10 +226,7 @@ def train_epochs(
         features = features._replace(by_role=method.enter_rows(in_step.state, features.by_role))
 
         def epoch(number: Int[Array, ""], in_step: InStep) -> InStep:
-            in_step, loss = _train_epoch(method, features, in_step, key, number)
-            if on_epoch is not None:
-                jax.debug.callback(on_epoch, number, loss)
-            return in_step
+            return _train_epoch(method, features, in_step, key, number)
 
         trained: InStep = jax.lax.fori_loop(first, last, epoch, in_step)
         return trained
@@ -222,15 +237,14 @@ def train_epochs(
 
 def _train_epoch(
     method: Method, features: StepFeatures, in_step: InStep, key: PRNGKeyArray, number: Int[Array, ""]
-) -> tuple[InStep, Float[Array, ""]]:
-    """One run's pass over the step's rows, in an order of its own; the mean loss of its batches."""
+) -> InStep:
+    """One run's pass over the step's rows, in an order of its own."""
     batches = -(-features.rows // _batch_size(method, features))
     order = epoch_order(method, features, key, number)
     update = functools.partial(train_batch, method, features, order)
     zero = jnp.zeros((), in_step.losses.dtype)
     trained, state, total = jax.lax.fori_loop(0, batches, update, (in_step.trained, in_step.state, zero))
-    loss = total / batches
-    return InStep(trained, state, in_step.losses.at[number].set(loss)), loss
+    return InStep(trained, state, in_step.losses.at[number].set(total / batches))
 
 
 def train_batch(

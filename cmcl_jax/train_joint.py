@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from cmcl_jax.heads import Heads
-from cmcl_jax.methods.base import InPieces, InStep, Learned, Method, OnEpoch, active_heads, with_heads
+from cmcl_jax.methods.base import InPieces, InStep, Learned, Method, active_heads, with_heads
 from cmcl_jax.optimizers import start_decay
 from cmcl_jax.runs import RunAxis
 from cmcl_jax.stream import Step, StepFeatures, Stream
@@ -56,7 +56,6 @@ class AllAtOnce:
         memory: PyTree,
         step: Step,
         keys: PRNGKeyArray,
-        on_epoch: OnEpoch | None = None,
         in_pieces: InPieces | None = None,
     ) -> Learned:
         method, draws = of_runs(self.method, heads), self._draws(step)
@@ -65,9 +64,6 @@ class AllAtOnce:
         def train(in_step: InStep, epochs: tuple[int, int]) -> InStep:
             for number in range(*epochs):
                 in_step = self._train_epoch(method, in_step, number, draws[number], orders)
-                if on_epoch is not None:
-                    for loss in in_step.losses[:, number]:
-                        on_epoch(number, loss)
             return in_step
 
         in_step = InStep(heads, memory, jnp.zeros((len(keys), len(draws)), self.dtype))

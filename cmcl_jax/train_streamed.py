@@ -24,11 +24,11 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from cmcl_jax.feature_memory import block_memory
 from cmcl_jax.heads import Heads
-from cmcl_jax.methods.base import Batch, Learned, Method, OnEpoch, RowsByRole
+from cmcl_jax.methods.base import Batch, InPieces, InStep, Learned, Method, RowsByRole
 from cmcl_jax.prefetch import prefetched
 from cmcl_jax.runs import RUNS, RunAxis
 from cmcl_jax.stream import ROLES, Step, StepFeatures, Stream
-from cmcl_jax.train import Carry, InStep, StepByStep, begin_step, heads_after, of_runs, remember, step_keys, update_on
+from cmcl_jax.train import Carry, StepByStep, begin_step, heads_after, of_runs, remember, step_keys, update_on
 from feature_cache.feature_rows import FeatureRows
 
 HostRows = dict[str, np.ndarray[Any, Any]]  # by role
@@ -104,10 +104,10 @@ class StreamedStepByStep(StepByStep):
     memory: int = 0
 
     def learn(
-        self, heads: Heads, memory: PyTree, step: Step, keys: PRNGKeyArray, on_epoch: OnEpoch | None = None
+        self, heads: Heads, memory: PyTree, step: Step, keys: PRNGKeyArray, in_pieces: InPieces | None = None
     ) -> Learned:
         if self.stream.training_bytes(step, self.dtype) <= self.memory:
-            return super().learn(heads, memory, step, keys, on_epoch)
+            return super().learn(heads, memory, step, keys, in_pieces)
         names = self.method.remembered_modalities(step, self.stream)
         return learn_streamed(
             self.method,
@@ -119,8 +119,8 @@ class StreamedStepByStep(StepByStep):
             block_memory(self.memory),
             remembered=StoredRows.of(self.stream, step, names),
             class_texts=self.stream.class_texts(step, self.dtype) if self.method.class_texts else None,
-            on_epoch=on_epoch,
             axis=self.axis,
+            in_pieces=in_pieces,
         )
 
 
@@ -134,26 +134,27 @@ def learn_streamed(
     block_bytes: int,
     remembered: StoredRows | None = None,
     class_texts: Float[Array, "c d_text"] | None = None,
-    on_epoch: OnEpoch | None = None,
     axis: RunAxis | None = None,
+    in_pieces: InPieces | None = None,
 ) -> Learned:
     """`train.learn` of rows on disk: the same heads, memory and losses to rounding.
 
     Args:
-        method, heads, memory, step, keys, axis: as there.
+        method, heads, memory, step, keys, axis, in_pieces: as there.
         stored: the step's rows, shared by all runs.
         block_bytes: of a block of rows for all runs, as stored.
         remembered: what the method gets to remember, if that is not `stored`.
         class_texts: embeddings of the step's class texts, where the method asks to remember them.
-        on_epoch: called with (epoch, loss) after each epoch for each run.
     """
     axis = axis or RunAxis.default()
     method = of_runs(method, heads)
     blocks = Blocks.within(block_bytes, method, stored, keys.shape[0])
     in_step = begin_step(method, heads, memory, step, StepFeatures({}, jnp.asarray(stored.rows, jnp.int32)), axis)
-    in_step = train_epochs_streamed(
-        method, in_step, stored, keys, (0, method.training.epochs), axis, blocks, on_epoch=on_epoch
-    )
+
+    def train(in_step: InStep, epochs: tuple[int, int]) -> InStep:
+        return train_epochs_streamed(method, in_step, stored, keys, epochs, axis, blocks)
+
+    in_step = train(in_step, (0, method.training.epochs)) if in_pieces is None else in_pieces(in_step, train)
     heads = heads_after(method, in_step, heads, step, axis)
     seen = stored if remembered is None else remembered
     memory = remember_streamed(method, memory, heads, step, seen, axis, blocks, class_texts)
@@ -168,21 +169,17 @@ def train_epochs_streamed(
     epochs: tuple[int, int],
     axis: RunAxis,
     blocks: Blocks,
-    on_epoch: OnEpoch | None = None,
 ) -> InStep:
     """`train.train_epochs` of rows on disk: epochs from the first number up to but without the second.
 
     Args:
         method: from `of_runs`.
         in_step: from `begin_step` or from a call for earlier epochs; its buffers are donated.
-        stored, keys, axis, on_epoch: see `learn_streamed`.
+        stored, keys, axis: see `learn_streamed`.
         blocks: how many rows are on the device at a time; results depend on it by rounding alone.
     """
     for number in range(*epochs):
         in_step = _train_epoch(method, in_step, stored, keys, number, axis, blocks)
-        if on_epoch is not None:
-            for loss in np.asarray(in_step.losses[:, number]):
-                on_epoch(number, loss)
     return in_step
 
 

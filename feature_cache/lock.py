@@ -92,6 +92,20 @@ def held(path: Path) -> Iterator[None]:
         _release(path, lock)
 
 
+@contextmanager
+def held_if_free(path: Path) -> Iterator[bool]:
+    """Locks a file as `held` does, but without waiting: says whether it is ours."""
+    if fcntl is None:
+        yield True
+        return
+    lock = _lock(path, wait=False)
+    try:
+        yield lock is not None
+    finally:
+        if lock is not None:
+            _release(path, lock)
+
+
 def remove_if_unlocked(path: Path) -> bool:
     """Removes a file unless a living process has locked it; says whether it did."""
     if fcntl is None:

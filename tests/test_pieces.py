@@ -18,9 +18,10 @@ def with_ones(losses: np.ndarray, epochs: slice) -> np.ndarray:
 class Training:
     """Trains epochs of so many seconds; notes pieces and checkpoints."""
 
-    def __init__(self, minutes: float | None, seconds: float) -> None:
+    def __init__(self, minutes: float | None, seconds: float, watched: bool = False) -> None:
         self.time, self.seconds = 0.0, seconds
-        self.pace = Pace(minutes, lambda: self.time)
+        self.pace = Pace(minutes, watched, lambda: self.time)
+        self.told: list[tuple[tuple[int, int], float]] = []
         self.pieces: list[tuple[int, int]] = []
         self.saved: list[tuple[int, float]] = []
 
@@ -43,7 +44,10 @@ class Training:
             assert like is begun and done
             return like._replace(losses=with_ones(like.losses, slice(0, done)))
 
-        ended = StepInPieces(self.pace, rows, epochs, done, restore, self.save)(begun, self.train)
+        def tell(epochs: tuple[int, int], losses: np.ndarray) -> None:
+            self.told.append((epochs, losses.sum()))
+
+        ended = StepInPieces(self.pace, rows, epochs, done, restore, self.save, tell)(begun, self.train)
         assert ended.losses.tolist() == [[1.0] * epochs]
         return self.pieces
 
@@ -52,6 +56,13 @@ def test_short_steps_are_one_piece_but_for_the_first_whose_speed_is_unknown() ->
     training = Training(minutes=10, seconds=2.0)
     assert training.step(epochs=5) == [(0, 1), (1, 5)]
     assert training.step(epochs=5) == training.step(epochs=5) == [(0, 5)]
+    assert training.saved == []
+
+
+def test_who_watches_is_told_about_every_other_second_after_whole_epochs() -> None:
+    training = Training(minutes=None, seconds=0.7, watched=True)
+    assert training.step(epochs=8) == [(0, 1), (1, 4), (4, 7), (7, 8)]
+    assert training.told == [((0, 1), 1.0), ((1, 4), 4.0), ((4, 7), 7.0), ((7, 8), 8.0)]
     assert training.saved == []
 
 

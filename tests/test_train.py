@@ -1,6 +1,5 @@
 import dataclasses
 import operator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -94,21 +93,6 @@ def test_training_twice_gives_the_same_bits(x64: None) -> None:
     memory = init_memory(DNS, heads, [(A, B)])
     runs = [learn(DNS, heads, memory, step, features, jax.random.key(0)[None]) for _ in range(2)]
     jax.tree.map(np.testing.assert_array_equal, runs[0], runs[1])
-
-
-def test_epochs_of_every_run_are_reported_to_the_host_with_their_loss(x64: None) -> None:
-    [(step, features)] = tasks((A, B))
-    heads = jax.tree.map(lambda leaf: jnp.repeat(leaf, 2, 0), heads_of_one_seed())
-    seen: list[tuple[int, float]] = []
-
-    def note(epoch: Any, loss: Any) -> None:
-        seen.append((int(epoch), float(loss)))
-
-    keys = jax.random.split(jax.random.key(0), 2)
-    learned = learn(Vanilla(training()), heads, {}, step, features, keys, on_epoch=note)
-    jax.effects_barrier()
-    expected = sorted((epoch, loss) for of_run in np.asarray(learned.losses) for epoch, loss in enumerate(of_run))
-    np.testing.assert_allclose(sorted(seen), expected, rtol=1e-6)
 
 
 def test_a_batch_larger_than_the_data_is_all_of_it(x64: None) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 from benchmarks.speed.measuring import peak_memory, resident_memory
 from benchmarks.speed.plan import VARIANTS, config_of
 from cmcl_jax import continual
+from cmcl_jax.measuring import TestTasks
 from cmcl_jax.train import StepByStep
 
 
@@ -57,9 +58,9 @@ def watched(clock: Clock) -> Iterator[None]:
     """Within, the clock sees training and evaluation of runs."""
     jax.monitoring.register_event_duration_secs_listener(clock.listen)
     learn = clock.timed("training", StepByStep.learn)
-    measure = clock.timed("evaluation", continual._Run._measure)
+    measure = clock.timed("evaluation", TestTasks.measure)
     try:
-        with mock.patch.object(StepByStep, "learn", learn), mock.patch.object(continual._Run, "_measure", measure):
+        with mock.patch.object(StepByStep, "learn", learn), mock.patch.object(TestTasks, "measure", measure):
             yield
     finally:
         jax.monitoring.unregister_event_duration_listener(clock.listen)

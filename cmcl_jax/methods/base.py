@@ -16,7 +16,6 @@ from cmcl_jax.runs import RunAxis
 from cmcl_jax.stream import Step, StepFeatures, Stream
 from feature_cache.errors import UserError
 
-OnEpoch = Callable[[Any, Any], None]
 T = TypeVar("T")
 Scalar = float | Float[Array, ""]
 
@@ -149,7 +148,6 @@ class Learner(Protocol):
         memory: PyTree,
         step: Step,
         keys: PRNGKeyArray,
-        on_epoch: OnEpoch | None = None,
         in_pieces: InPieces | None = None,
     ) -> Learned:
         """One step.
@@ -158,7 +156,6 @@ class Learner(Protocol):
             heads, memory: from `start` or the step before.
             step: which one.
             keys: the run's, one per run.
-            on_epoch: called with each (epoch, loss) of a run.
             in_pieces: who trains the epochs, and may save in between or go on from a checkpoint; None: all at once.
         """
         ...
