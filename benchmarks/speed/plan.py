@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from cmcl_jax.continual import GALLERY_SEED
+from cmcl_jax.measuring import GALLERY_SEED
 from cmcl_jax.methods import method_from_config
 from cmcl_jax.metrics.retrieval import GALLERY_SIZE, gallery_indices
 from cmcl_jax.open_stream import open_stream
