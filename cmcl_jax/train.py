@@ -159,8 +159,8 @@ def _before(method: Method, memory: PyTree, heads: Heads, rows: Int[Array, ""], 
 def _before_on_mesh(
     method: Method, memory: PyTree, heads: Heads, rows: Int[Array, ""], step: Step, axis: RunAxis
 ) -> PyTree:
-    of_device = functools.partial(_before, step=step, axis=axis)
-    return axis.on_mesh(of_device, (0, _memory_axis(method), 0, None))(method, memory, heads, rows)
+    of_run = lambda method, memory, heads, rows: method.before_step(memory, heads, step, rows)  # noqa: E731
+    return axis.map(of_run, (0, _memory_axis(method), 0, None))(method, memory, heads, rows)
 
 
 @functools.partial(jax.jit, static_argnames=("step", "axis"))
@@ -170,7 +170,12 @@ def _remember_on_mesh(
     of_memory = _memory_axis(method)
 
     def of_device(method: Method, memory: PyTree, heads: Heads, seen: StepFeatures) -> PyTree:
-        return remember(method, memory, heads, step, seen)
+        if axis.at_once != 1:
+            return remember(method, memory, heads, step, seen)
+        of_run = lambda method, memory, heads: method.after_step(memory, heads, step, seen)  # noqa: E731
+        of_each = RunAxis(1).map(of_run, (0, of_memory, 0))(method, memory, heads)
+        shared = lambda own, part: part if own else jax.tree.map(lambda leaf: leaf[0], part)  # noqa: E731
+        return jax.tree.map(shared, method.memory_per_run, of_each)
 
     return axis.on_mesh(of_device, (0, of_memory, 0, None), of_memory)(method, memory, heads, seen)
 
