@@ -40,7 +40,8 @@ def test_more_memory_means_larger_chunks_until_all_runs_are_in_one(by_method: di
     axis = RunAxis(None, local_mesh([jax.devices()[0]]))
     of_dns = by_method["dns"]
     kept, rows = chunks.bytes_per_run(of_dns, jnp.float32)
-    features = of_dns.stream.training_bytes(jnp.float32) + of_dns.stream.step_bytes(jnp.float32)
+    stream = of_dns.stream
+    features = stream.all_training_bytes(jnp.float32) + max(stream.training_bytes(step) for step in stream.steps)
     room = [features + n * (kept + rows) for n in (1, 2, 4, 7, 8, 100)]
     assert len(of_dns.members) == 8
     assert [chunks.choose([of_dns], axis, 1, int(bytes_), jnp.float32) for bytes_ in room] == [1, 2, 4, 4, 8, 8]
