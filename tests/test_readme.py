@@ -18,6 +18,13 @@ README = (ROOT / "README.md").read_text()
 COMPARISON = json.loads((ROOT / "docs/pocket/comparison.json").read_text())
 """What `make pocket-table` wrote."""
 QUICK = ["--config.seeds=1", "--config.training.epochs=1"]
+TWO_RUNS = [
+    *QUICK,
+    "--config.sweep.method=vanilla,dns",
+    "--config.sweep.training.learning_rate=1e-3",
+    "--config.sweep.dns.input_threshold=3e-3",
+    "--config.sweep.dns.output_threshold=3e-3",
+]
 
 
 def commands() -> list[list[str]]:
@@ -61,11 +68,11 @@ def test_its_code_and_its_commands_run(checkout: Path) -> None:
         subprocess.run([sys.executable, "-c", block], check=True, cwd=checkout, capture_output=True)
     runs = [command for command in commands() if command[0] == "python"]
     assert [command[2] for command in runs] == [
-        "train", "report", "compare", "--encoder=pocketbind", "inspect", "train",
+        "train", "report", "compare", "sweep", "--encoder=pocketbind", "inspect", "train",
     ]  # fmt: skip
     shared = {**os.environ, "CMCL_COMPILATION_CACHE": str(checkout / "programs")}  # as users have it, but not at home
     for command in runs:
-        quick = {"train": QUICK, "compare": [*QUICK, "--orders=1"]}.get(command[2], [])
+        quick = {"train": QUICK, "compare": [*QUICK, "--orders=1"], "sweep": TWO_RUNS}.get(command[2], [])
         whole = [sys.executable, *command[1:], *quick]
         subprocess.run(whole, check=True, cwd=checkout, capture_output=True, env=shared)
         if command[2] == "report":
