@@ -112,7 +112,8 @@ def sweep(flags: argparse.Namespace) -> None:
 
     check_flags(flags.chunk, flags.memory_gb)
     if flags.metric is not None:
-        check_name(SUMMARY, "metric in --metric", flags.metric)
+        larger_is_better = [name for name in SUMMARY if not name.startswith("forgetting")]
+        check_name(larger_is_better, "metric in --metric", flags.metric)
     config = load_sweep(flags.config, flags.overrides)
     process = join(flags.coordinator, flags.num_processes, flags.process_id, flags.distributed)
     memory = None if flags.memory_gb is None else int(flags.memory_gb * 1e9)

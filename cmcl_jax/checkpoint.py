@@ -29,8 +29,8 @@ class CheckpointError(UserError):
 class Checkpoints:
     """The checkpoints of one run, numbered by how far it is. A context manager; at its end all of them are on disk.
 
-    A checkpoint is written whole or not at all. Its arrays are copied before `save` returns, so they may be donated or
-    changed while it is written; an error of that is raised by the next `save` or at the end.
+    A checkpoint is written whole or not at all. Its arrays may be donated or
+    changed as soon as `save` returns; an error of that is raised by the next `save` or at the end.
 
     Args:
         folder: where they are.

@@ -47,10 +47,11 @@ def block_memory(memory: int) -> int:
     return min(memory // BLOCKS, BLOCK_MB * MB)
 
 
-def device_memory() -> int:
-    """Bytes of the first device's memory; on a CPU, what this process may have of the machine's."""
-    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
-    return int(limit) if limit else _machine_memory()
+def device_memory(device: jax.Device | None = None) -> int:
+    """Bytes of a device's memory, the first one's by default; on a CPU, its part of what this process may have."""
+    device = device or jax.local_devices()[0]
+    limit = (device.memory_stats() or {}).get("bytes_limit") if device.platform != "cpu" else None
+    return int(limit) if limit else _machine_memory() // jax.local_device_count()
 
 
 def _machine_memory() -> int:

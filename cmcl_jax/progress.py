@@ -58,8 +58,8 @@ class Progress:
 
     @property
     def is_shown(self) -> bool:
-        """Whether anybody can see it."""
-        return not self._console.quiet
+        """Whether somebody looks at the bar: a file does not."""
+        return self._console.is_terminal and not self._console.quiet
 
     def step_starts(self, step: Step) -> None:
         """A step begins."""

@@ -171,7 +171,8 @@ class StabilityRecord:
         """One batch of the step's rows, evenly spaced."""
         count = self.stream.rows(step)
         chosen = np.linspace(0, count - 1, min(self.training.batch_size, count)).astype(int)
-        return {role: self._rows(step, modality)[chosen] for role, modality in step.roles.items()}
+        stored = self.stream.caches[step.dataset]
+        return {role: np.asarray(stored.rows("train", m)[chosen], np.float64) for role, m in step.roles.items()}
 
     def _rows(self, step: Step, modality: str) -> Float[np.ndarray, "n d"]:
         rows = self.stream.caches[step.dataset].features("train", modality)[: self.stream.rows(step)]

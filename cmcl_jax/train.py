@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -111,7 +112,7 @@ def begin_step(
 ) -> InStep:
     """Where a step begins; arguments as those of `learn`, the method from `of_runs`."""
     before = _before if axis.mesh is None else _before_on_mesh
-    state = before(method, memory, heads, features.rows, step, axis)
+    state = before(method, memory, heads, features.rows, _its_modalities(step), axis)
     in_step: InStep = _enter(method, state, active_heads(heads, step), axis)
     return in_step
 
@@ -122,7 +123,7 @@ def finish_step(
     """What a step leaves behind once all its epochs are trained, given the heads with which it began."""
     heads = heads_after(method, in_step, heads, step, axis)
     after = remember if axis.mesh is None else functools.partial(_remember_on_mesh, axis=axis)
-    return Learned(heads, after(method, memory, heads, step, seen), in_step.losses)
+    return Learned(heads, after(method, memory, heads, _its_modalities(step), seen), in_step.losses)
 
 
 def heads_after(method: Method, in_step: InStep, heads: Heads, step: Step, axis: RunAxis) -> Heads:
@@ -153,6 +154,11 @@ def _before(method: Method, memory: PyTree, heads: Heads, rows: Int[Array, ""], 
     """Of all runs of a device. Not jitted: steps share the programs in it, and would share none around it."""
     of_run = lambda method, memory, heads: method.before_step(memory, heads, step, rows)  # noqa: E731
     return jax.vmap(of_run, in_axes=(0, _memory_axis(method), 0))(method, memory, heads)
+
+
+def _its_modalities(step: Step) -> Step:
+    """The step without what else it is called: programs are shared by the steps, and orders, with these modalities."""
+    return dataclasses.replace(step, number=0, dataset="", metrics=())
 
 
 @functools.partial(jax.jit, static_argnames=("step", "axis"))

@@ -226,7 +226,7 @@ def _train_epoch(
     for block in prefetched(_Shuffled(stored, orders, blocks.rows)):
         by_role = _on_device(block.by_role, axis, P(RUNS))
         sent = _train_block(method, (trained, state), total, by_role, block.rows, axis, blocks)
-        jax.block_until_ready(before)  # no more than two blocks are on the device: one trains, one waits
+        jax.block_until_ready(before)  # no more than three blocks are on the device: one trains, two wait
         before, (trained, state, total) = total, sent
     batches = -(-stored.rows // blocks.batch_size)
     return InStep(trained, state, losses.at[:, number].set(total / batches))

@@ -28,7 +28,7 @@ RowsByRole = dict[str, Float[Array, "n _d"]]  # by role
 
 
 class Batch(NamedTuple):
-    """RowsByRole of a step's modalities, by their roles; `valid` is False on the padding of a last, partial batch."""
+    """Rows of a step's modalities, by their roles; `valid` is False on the padding of a last, partial batch."""
 
     by_role: RowsByRole
     valid: Bool[Array, " n"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from cmcl_jax.feature_memory import device_memory, feature_memory
 from cmcl_jax.measuring import initial_heads
 from cmcl_jax.methods.base import Method, active_heads
 from cmcl_jax.runs import RunAxis
@@ -26,6 +26,9 @@ FEATURES = 0.5
 
 TURNS = 1
 """Where runs take turns, more of them at a time are no faster, but padding costs, and so does what a stop loses."""
+
+SIDE_BY_SIDE = 64
+"""Side by side, more of them keep no accelerator busier, but other hosts wait for them, and a stop loses them."""
 
 COPIES = 2
 """What a program gets and what it returns are there at the same time."""
@@ -67,10 +70,7 @@ def _bytes_in_step(
 
 def memory_of(device: jax.Device) -> int:
     """Bytes that a sweep may use on a device: a share of its memory, or of its part of this machine's."""
-    limit = (device.memory_stats() or {}).get("bytes_limit") if device.platform != "cpu" else None
-    if limit:
-        return int(SHARE * limit)
-    return int(SHARE * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / jax.local_device_count())
+    return int(SHARE * device_memory(device))
 
 
 def largest_chunk(budget: int, shared: int, kept: int, rows: int, at_once: int | None) -> int:
@@ -119,7 +119,7 @@ def chunk_size(largest: int, runs: Sequence[int], workers: int, at_once: int | N
     >>> chunk_size(largest=8, runs=[20], workers=1, at_once=None)
     7
     """
-    limit = min(largest, TURNS) if at_once == 1 else largest
+    limit = min(largest, TURNS if at_once == 1 else SIDE_BY_SIDE)
     most = -(-max(runs) // workers)
     calls = -(-most // limit)
     return -(-most // calls)
@@ -138,7 +138,8 @@ def choose(of_program: Sequence[Group], axis: RunAxis, processes: int, room: int
     assert axis.mesh is not None
     stream = of_program[0].stream
     of_a_step = max(stream.training_bytes(step, dtype) for step in stream.steps)
-    shared = min(stream.all_training_bytes(dtype), int(FEATURES * room)) + of_a_step
+    allowed = feature_memory(of_program[0].members[0].run.config.feature_memory_mb)  # what is more comes from disk
+    shared = min(stream.all_training_bytes(dtype), int(FEATURES * room)) + min(of_a_step, allowed)
     kept, rows = bytes_per_run(of_program[0], dtype)
     largest = largest_chunk(room, shared, kept, rows, axis.at_once)
     return chunk_size(largest, [len(group.members) for group in of_program], axis.mesh.size * processes, axis.at_once)

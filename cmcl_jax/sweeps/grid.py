@@ -24,11 +24,12 @@ NOT_SWEPT = {
     "first_seed": "set config.first_seed itself: every setting is trained with the same seeds",
     "dtype": "one sweep has one dtype",
     "cache_dir": "one sweep reads one folder of caches",
-    "runs_at_once": "it changes no result",
-    "checkpoints_kept": "it changes no result",
+    **dict.fromkeys(("runs_at_once", "feature_memory_mb"), "it changes no result but by rounding"),
+    **dict.fromkeys(("checkpoints_kept", "checkpoint_minutes"), "it changes no result"),
+    "evaluation.stability": "only single runs record how alignments move",
     "stream.steps": "runs of other tasks cannot stand in one table; sweep each stream into its own workdir",
 }
-NO_NUMBER_DEPENDS_ON = (*NO_RESULT_DEPENDS_ON, "seeds", "runs_at_once")
+NO_NUMBER_DEPENDS_ON = (*NO_RESULT_DEPENDS_ON, "seeds", "runs_at_once", "feature_memory_mb")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +54,8 @@ def groups(runs: Sequence[SweepRun], streams: Streams) -> list[Group]:
             stream = streams.of(run.config)
             member = Member(run.identity(stream.checksums), run, method_from_config(run.config))
         except UserError as error:
-            raise type(error)(f"{error} (In the run with {describe(run.settings)}.)") from error
+            error.args = (f"{error} (In the run with {describe(run.settings)}.)",)
+            raise
         found.setdefault(_key(member), []).append(member)
     programs: dict[Any, int] = {}
     return [
@@ -79,6 +80,6 @@ def stacked(methods: Sequence[Method], dtype: Any) -> Method:
     return together  # type: ignore[no-any-return]
 
 
-def describe(settings: Any) -> str:
+def describe(settings: Mapping[str, Any]) -> str:
     """Settings as one reads them: `method = dns, dns.input_threshold = 0.003`."""
     return ", ".join(f"{field} = {value}" for field, value in settings.items()) or "the config as it is"

@@ -81,11 +81,13 @@ class SweepProgress:
         for run in runs:
             self._open.pop(run)
             scores = results.of(run)["score"]
-            self._metric = self._metric or chosen_metric([scores])
-            if scores[self._metric] > self._score:
+            metric = self._metric or chosen_metric([scores])
+            if np.isfinite(scores[metric]):  # a run that diverged does not say what there is to measure
+                self._metric = metric
+            if scores[metric] > self._score:
                 member, self._score = self._members[run].run, float(scores[self._metric])
                 settings = describe({"method": member.method, **member.settings, "seed": member.seed})
-                self._best = f"{self._metric} {self._score:.1f}: {settings}"
+                self._best = f"{metric} {self._score:.1f}: {settings}"
         return self._score > before
 
 

@@ -69,7 +69,7 @@ def train_chunk(group: Group, members: Sequence[Member], slots: int, axis: RunAx
     spread = NamedSharding(axis.mesh, P(RUNS))
     keys = jax.vmap(jax.random.key)(jnp.asarray([member.run.seed for member in filled]))
     method = jax.device_put(stacked([member.method for member in filled], dtype), spread)
-    learner = method.learner(stream, dtype, axis)
+    learner = method.learner(stream, dtype, axis, config.feature_memory_mb)
     tests = TestTasks(stream, config.evaluation.split, config.evaluation.credit, dtype, axis.mesh)
     heads = jax.device_put(initial_heads(stream, keys, dtype, config.head.hidden), spread)
     keys = jax.device_put(keys, spread)
