@@ -11,9 +11,7 @@ Numbers are those of `cmcl_jax.train` to rounding.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,74 +25,9 @@ from cmcl_jax.heads import Heads
 from cmcl_jax.methods.base import Batch, InPieces, InStep, Learned, Method, RowsByRole
 from cmcl_jax.prefetch import prefetched
 from cmcl_jax.runs import RUNS, RunAxis
-from cmcl_jax.stream import ROLES, Step, StepFeatures, Stream
+from cmcl_jax.stored_rows import Blocks, HostRows, InOrder, Shuffled, StoredRows
+from cmcl_jax.stream import Step, StepFeatures
 from cmcl_jax.train import Carry, StepByStep, begin_step, heads_after, of_runs, remember, step_keys, update_on
-from feature_cache.feature_rows import FeatureRows
-
-HostRows = dict[str, np.ndarray[Any, Any]]  # by role
-
-
-@dataclass(frozen=True)
-class StoredRows:
-    """Training rows of a step on disk, the counterpart of `StepFeatures`.
-
-    Attributes:
-        by_role: rows of each modality, by its role in the step; equal rows belong together.
-        rows: how many of them are trained on, the first ones.
-        longest: number of rows of the longest step of the stream, which the order of an epoch depends on.
-    """
-
-    by_role: dict[str, FeatureRows]
-    rows: int
-    longest: int
-
-    @classmethod
-    def of(cls, stream: Stream, step: Step, modalities: Sequence[str]) -> StoredRows:
-        """Those of some modalities of a step's dataset, usually its own."""
-        cache = stream.caches[step.dataset]
-        by_role = {role: cache.rows("train", modality) for role, modality in zip(ROLES, modalities, strict=False)}
-        return cls(by_role, stream.rows(step), stream.longest)
-
-    @property
-    def bytes_per_row(self) -> int:
-        """Of all roles, as stored."""
-        return sum(rows.shape[1] * rows.dtype.itemsize for rows in self.by_role.values())
-
-
-class Blocks(NamedTuple):
-    """The size of a block, the same for all steps of a stream that have as many modalities and equal widths.
-
-    Attributes:
-        batches: of a block.
-        batch_size: rows of a batch.
-    """
-
-    batches: int
-    batch_size: int
-
-    @classmethod
-    def within(cls, memory: int, method: Method, stored: StoredRows, runs: int) -> Blocks:
-        """Blocks of `memory` bytes for all runs together, but of one batch at least and no longer than an epoch."""
-        size = min(method.training.batch_size, stored.longest)
-        fitting = memory // (runs * size * stored.bytes_per_row)
-        return cls(max(1, min(fitting, -(-stored.longest // size))), size)
-
-    @property
-    def rows(self) -> int:
-        """Of a block."""
-        return self.batches * self.batch_size
-
-
-class Block(NamedTuple):
-    """A block on its way to the device.
-
-    Attributes:
-        by_role: `(runs, rows, d)`, or `(rows, d)` where all runs see the same, padded with zeros.
-        rows: how many are not padding.
-    """
-
-    by_role: HostRows
-    rows: int
 
 
 @dataclass(frozen=True)
@@ -200,7 +133,7 @@ def remember_streamed(
     """
     if not jax.tree.leaves(memory):
         return memory
-    source = _InOrder(stored, blocks.rows)
+    source = InOrder(stored, blocks.rows)
     spread = P(RUNS) if axis.mesh is not None and blocks.rows % axis.mesh.size == 0 else P()
     dtype = jax.tree.leaves(heads)[0].dtype
     for number, block in enumerate(prefetched(source), start=1):
@@ -223,7 +156,7 @@ def _train_epoch(
     trained, state, losses = in_step
     orders = np.stack([_order_on_host(key, number, stored) for key in keys])
     before = total = jnp.zeros(keys.shape, losses.dtype)
-    for block in prefetched(_Shuffled(stored, orders, blocks.rows)):
+    for block in prefetched(Shuffled(stored, orders, blocks.rows)):
         by_role = _on_device(block.by_role, axis, P(RUNS))
         sent = _train_block(method, (trained, state), total, by_role, block.rows, axis, blocks)
         jax.block_until_ready(before)  # no more than three blocks are on the device: one trains, two wait
@@ -275,46 +208,3 @@ def _on_device(by_role: HostRows, axis: RunAxis, spread: P) -> dict[str, Array]:
     """The arrays on the device, or on those of the mesh; the copy goes on while the caller does."""
     sent: dict[str, Array] = jax.device_put(by_role, None if axis.mesh is None else NamedSharding(axis.mesh, spread))
     return sent
-
-
-@dataclass(frozen=True)
-class _Shuffled:
-    """The blocks of an epoch, each run's rows in its own order `(runs, n)`."""
-
-    stored: StoredRows
-    orders: Int[np.ndarray, "runs n"]
-    rows: int
-
-    def __len__(self) -> int:
-        return -(-self.stored.rows // self.rows)
-
-    def __getitem__(self, number: int) -> Block:
-        chosen = self.orders[:, number * self.rows : (number + 1) * self.rows]
-        by_role = {role: _padded(rows, chosen, self.rows) for role, rows in self.stored.by_role.items()}
-        return Block(by_role, chosen.shape[1])
-
-
-@dataclass(frozen=True)
-class _InOrder:
-    """The same rows in blocks as they are stored."""
-
-    stored: StoredRows
-    rows: int
-
-    def __len__(self) -> int:
-        return -(-self.stored.rows // self.rows)
-
-    def __getitem__(self, number: int) -> Block:
-        first = number * self.rows
-        last = min(first + self.rows, self.stored.rows)
-        numbers = np.arange(first, last)
-        by_role = {role: _padded(rows, numbers, self.rows) for role, rows in self.stored.by_role.items()}
-        return Block(by_role, last - first)
-
-
-def _padded(rows: FeatureRows, numbers: Int[np.ndarray, "*runs n"], length: int) -> np.ndarray[Any, Any]:
-    """The rows of these numbers, then zeros up to a length; read into one array instead of being copied into it."""
-    missing = length - numbers.shape[-1]
-    found = rows[np.pad(numbers, [(0, 0)] * (numbers.ndim - 1) + [(0, missing)])]
-    found[..., length - missing :, :] = 0
-    return found

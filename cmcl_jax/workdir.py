@@ -102,7 +102,7 @@ class Workdir:
         (self.path / "matrices").mkdir(exist_ok=True)
         for name, matrix in matrices.items():
             place = f"{name}_matrix.npy" if name in HEADLINES else f"matrices/{name}.npy"
-            write_atomically(self.path / place, _npy(matrix))
+            write_atomically(self.path / place, npy(matrix))
         self._write_json("tasks.json", _tasks(stream))
         learned_at = np.array([task.step for task in stream.tasks])
         summary = {
@@ -186,7 +186,8 @@ def _tasks(stream: Stream) -> dict[str, Any]:
     }
 
 
-def _npy(matrix: np.ndarray) -> bytes:
+def npy(matrix: np.ndarray) -> bytes:
+    """The content of an `.npy` file."""
     buffer = io.BytesIO()
     np.save(buffer, matrix, allow_pickle=False)
     return buffer.getvalue()

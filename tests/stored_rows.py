@@ -6,8 +6,8 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
+from cmcl_jax.stored_rows import StoredRows
 from cmcl_jax.stream import StepFeatures
-from cmcl_jax.train_streamed import StoredRows
 from feature_cache import shards
 from feature_cache.feature_rows import FeatureRows
 

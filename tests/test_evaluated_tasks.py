@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from cmcl_jax import continual
+from cmcl_jax import continual, measuring
 from cmcl_jax.evaluate import evaluate_task
 from cmcl_jax.stream import Task
 from cmcl_jax.train import StepByStep
@@ -24,7 +24,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(task.name)
         return evaluate_task(heads, task, *args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(continual, "evaluate_task", recording)
+    monkeypatch.setattr(measuring, "evaluate_task", recording)
     return names
 
 

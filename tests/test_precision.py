@@ -6,7 +6,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from cmcl_jax.methods.base import Batch
+from cmcl_jax.methods.dns_factored import FactoredDualNullSpace, FactoredState, Sides
 from cmcl_jax.methods.vanilla import Vanilla
+from cmcl_jax.null_space import Subspace, as_matrix
 from cmcl_jax.precision import matmul
 from tests.streams import MODALITIES, heads_of_one_seed, learn_all, tasks, training
 
@@ -41,3 +44,19 @@ def test_lower_precision_moves_a_trained_head_by_about_its_rounding(x64: None) -
     )
     differences = [float(jnp.linalg.norm(other - exact) / jnp.linalg.norm(exact)) for other in others]
     assert 1e-6 < differences[0] < differences[1] < 0.1
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_projected_gradient_has_nothing_protected_whatever_the_precision(precision: str) -> None:
+    rng = np.random.default_rng(0)
+    old, rows = (rng.normal(size=(n, 32)).astype(np.float32) for n in (8, 16))
+    sides = [Subspace(jnp.asarray(np.linalg.svd(old.T @ old)[0]), jnp.arange(32) < 8) for _ in range(2)]
+    protect = Sides(as_matrix(sides[0]), as_matrix(sides[1]), jnp.asarray(False))
+    method = FactoredDualNullSpace(training(precision=precision), "gradients", "relative", 0.1, 0.1)
+    state = FactoredState({role: protect for role in "ab"}, {})
+    heads = {role: {"kernel": jnp.eye(32), "bias": jnp.zeros(32)} for role in "ab"}
+    by_role = method.enter_rows(state, {role: jnp.asarray(rows) for role in "ab"})
+    _, gradients = method.gradient(state, heads, Batch(by_role, jnp.ones(16, bool)))
+    kernel = np.asarray(gradients["a"]["kernel"], np.float64)
+    p_in, p_out = (np.asarray(side, np.float64) for side in protect[:2])
+    assert np.linalg.norm(p_in @ kernel @ p_out) < 1e-5 * np.linalg.norm(kernel)

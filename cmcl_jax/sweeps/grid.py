@@ -26,7 +26,6 @@ NOT_SWEPT = {
     "cache_dir": "one sweep reads one folder of caches",
     **dict.fromkeys(("runs_at_once", "feature_memory_mb"), "it changes no result but by rounding"),
     **dict.fromkeys(("checkpoints_kept", "checkpoint_minutes"), "it changes no result"),
-    "evaluation.stability": "only single runs record how alignments move",
     "stream.steps": "runs of other tasks cannot stand in one table; sweep each stream into its own workdir",
 }
 NO_NUMBER_DEPENDS_ON = (*NO_RESULT_DEPENDS_ON, "seeds", "runs_at_once", "feature_memory_mb")
@@ -122,6 +121,10 @@ def expand(config: ConfigDict) -> list[SweepRun]:
     with base.unlocked():
         del base["sweep"]
     check_config(base)
+    if base.evaluation.stability:
+        raise ConfigError(
+            "config.evaluation.stability = True: only single runs record how alignments move; leave it False."
+        )
     methods = fields.get("method", (base.method,))
     for field, values in fields.items():
         _check(base, field, values)

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from cmcl_jax.stream import Stream
 from cmcl_jax.sweeps.programs import Group, Member
 from cmcl_jax.sweeps.training import Trained
-from cmcl_jax.workdir import RunError
+from cmcl_jax.workdir import RunError, npy
 from feature_cache import lock
 from feature_cache.atomic import remove_temporaries, write_atomically
 
@@ -135,9 +135,9 @@ def write_table(results: Results, groups: Sequence[Group], listed: Stream, confi
     (folder / "matrices").mkdir(exist_ok=True)
     for name in dict.fromkeys(name for entry in found.values() for name in entry["matrix"]):
         matrix = np.stack([found[member.id]["matrix"][name] for _, member in members])
-        write_atomically(folder / "matrices" / f"{name}.npy", _npy(matrix))
+        write_atomically(folder / "matrices" / f"{name}.npy", npy(matrix))
     learned_at = np.stack([found[member.id]["learned_at"] for _, member in members])
-    write_atomically(folder / "matrices" / "learned_at.npy", _npy(learned_at))
+    write_atomically(folder / "matrices" / "learned_at.npy", npy(learned_at))
     tasks = {"steps": [step.name for step in listed.steps], "tasks": [asdict(task) for task in listed.tasks]}
     write_atomically(folder / "tasks.json", json.dumps(tasks, indent=2, ensure_ascii=False).encode())
     write_atomically(folder / "config.json", json.dumps(config, indent=2, ensure_ascii=False).encode())
@@ -204,9 +204,3 @@ def _read(path: Path) -> dict[str, Any]:
         raise RunError(
             f"{path} is damaged ({error}). Delete it and give the same command again: its runs are trained again."
         ) from error
-
-
-def _npy(matrix: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, matrix, allow_pickle=False)
-    return buffer.getvalue()

@@ -68,6 +68,8 @@ def test_any_config_can_be_swept_from_the_command_line() -> None:
         ("sweep.training.epochs=2,2", ConfigError, r"config.sweep.training.epochs = \(2, 2\) has a value twice"),
         ("sweep.training.epochs='many'", ConfigError, "training.epochs='many': the field is of type int"),
         ("sweep.seeds=1,2", ConfigError, "config.sweep.seeds cannot be swept: set config.seeds itself"),
+        ("sweep.checkpoint_minutes=1.0,2.0", ConfigError, "it changes no result"),
+        ("evaluation.stability=True", ConfigError, "only single runs record how alignments move"),
         ("sweep.evaluation.split=test", ConfigError, "config.sweep.evaluation.split cannot be swept"),
         ("sweep.stream.steps=1,2", ConfigError, "sweep each stream into its own workdir"),
         ("seeds=0", ConfigError, "config.seeds must be at least 1"),

@@ -181,6 +181,7 @@ def test_a_damaged_chunk_is_named(swept: Swept, tiny_sweep: ConfigDict, tmp_path
         (["--memory-gb=0"], "--memory-gb must be greater than 0"),
         (["--process-id=0"], "Processes need all of --coordinator"),
         (["--metric=r11"], "'r11'; did you mean"),
+        (["--metric=forgetting_r10"], "'forgetting_r10'; did you mean"),  # of which less is better
         (["--config.sweep.dns.mode=ours,released", "--config.dns.one_sided=True"], "In the run with method = dns"),
     ],
 )
