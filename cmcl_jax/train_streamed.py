@@ -20,7 +20,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from cmcl_jax.feature_memory import block_memory
+from cmcl_jax.feature_memory import block_memory, fit_in_memory
 from cmcl_jax.heads import Heads
 from cmcl_jax.methods.base import Batch, InPieces, InStep, Learned, Method, RowsByRole
 from cmcl_jax.prefetch import prefetched
@@ -39,7 +39,8 @@ class StreamedStepByStep(StepByStep):
     def learn(
         self, heads: Heads, memory: PyTree, step: Step, keys: PRNGKeyArray, in_pieces: InPieces | None = None
     ) -> Learned:
-        if self.stream.training_bytes(step, self.dtype) <= self.memory:
+        side_by_side = self.axis.side_by_side(keys.shape[0])
+        if fit_in_memory(self.stream.training_bytes(step, self.dtype), self.memory, side_by_side):
             return super().learn(heads, memory, step, keys, in_pieces)
         names = self.method.remembered_modalities(step, self.stream)
         return learn_streamed(
