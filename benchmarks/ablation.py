@@ -2,6 +2,7 @@
 
     python -m benchmarks.ablation --workdir=runs/ablation                 on the validation split, stage by stage
     python -m benchmarks.ablation --workdir=runs/ablation --confirm      the finalists once on the test split
+    python -m benchmarks.ablation --workdir=runs/ablation --default      only the baselines and today's default, on both
 
 A variant is trained in several orders of the stream's steps, each order with a seed of its own: order k decides the
 steps, seed k the batches. The score is the mean of Acc and R@10, as for vanilla's hyperparameters. A stage starts from
@@ -47,8 +48,11 @@ def main() -> None:
     parser.add_argument("--config", default="configs/pocket.py", help="the stream (default: %(default)s)")
     parser.add_argument("--orders", type=int, default=10, help="orders, and seeds (default: %(default)s)")
     parser.add_argument("--confirm", action="store_true", help="only the finalists, on the test split")
+    parser.add_argument("--default", action="store_true", help="only the baselines and the default, on both splits")
     flags = parser.parse_args()
     jax.config.update("jax_compilation_cache_dir", str(flags.workdir / "compiled"))  # thresholds share their programs
+    if flags.default:
+        return show_default(flags.config, flags.orders, flags.workdir)
     ablation = Ablation(flags.config, "validation", flags.orders, flags.workdir)
     stages, finalists = search(ablation)
     if flags.confirm:
@@ -63,6 +67,15 @@ def main() -> None:
     figure = stages_figure(drawn, [(stage.title, stage.variants) for stage in stages])
     write_atomically(path.with_suffix(".png"), png(figure))
     Console().print(f"Written: {path}.json, {path}.png", highlight=False, soft_wrap=True)
+
+
+def show_default(config: str, orders: int, workdir: Path) -> None:
+    """Tables of the baselines and of what `dns` is without any settings."""
+    for split in ("validation", "test"):
+        ablation = Ablation(config, split, orders, workdir)
+        ablation.train("default", {**BASELINES, "dns": {}})
+        stage = Stage(f"Today's default, {split} split", list(ablation.scores), "dns")
+        Console().print(table(ablation.scores, stage).rich())
 
 
 class Stage(NamedTuple):

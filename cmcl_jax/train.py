@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,9 +13,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from cmcl_jax.heads import Heads
-from cmcl_jax.methods.base import Batch, InPieces, InStep, Learned, Method, active_heads, with_heads
-from cmcl_jax.runs import RunAxis, with_run_axis
+from cmcl_jax.methods.base import Batch, InPieces, InStep, Learned, Method, RowsByRole, active_heads, with_heads
+from cmcl_jax.runs import RunAxis, side_by_side, with_run_axis
 from cmcl_jax.stream import Step, StepFeatures, Stream
+
+ENTERED_AT_ONCE, REMEMBERED_AT_ONCE = 1024, 4096
+"""Rows that are taken to the coordinates of training, and into memories, in one go."""
 
 Carry = tuple[Heads, PyTree, Float[Array, ""]]  # the trained parameters, the method's state, the sum of the losses
 
@@ -66,7 +69,7 @@ def step_keys(keys: PRNGKeyArray, step: Step) -> PRNGKeyArray:
 
 def init_memory(method: Method, heads: Heads, pairs: Sequence[tuple[str, str]]) -> PyTree:
     """The method's memory before the first step, for heads with a leading run axis."""
-    init = jax.vmap(lambda method, heads: method.init(heads, pairs), out_axes=_memory_axis(method))
+    init = side_by_side(lambda method, heads: method.init(heads, pairs), (0, 0), _memory_axis(method))
     memory: PyTree = init(of_runs(method, heads), heads)
     return memory
 
@@ -123,7 +126,21 @@ def finish_step(
     """What a step leaves behind once all its epochs are trained, given the heads with which it began."""
     heads = heads_after(method, in_step, heads, step, axis)
     after = remember if axis.mesh is None else functools.partial(_remember_on_mesh, axis=axis)
-    return Learned(heads, after(method, memory, heads, _its_modalities(step), seen), in_step.losses)
+    for part in _parts(seen):
+        memory = after(method, memory, heads, _its_modalities(step), part)
+    return Learned(heads, memory, in_step.losses)
+
+
+def _parts(seen: StepFeatures) -> Iterator[StepFeatures]:
+    """The rows of a step in parts of equal shapes, without those that are all padding; class texts with the last."""
+    size, rows = min(REMEMBERED_AT_ONCE, seen.padded_rows), int(seen.rows)
+    for first in range(0, rows, size):
+        start = min(first, seen.padded_rows - size)
+        by_role = {role: of_role[start : start + size] for role, of_role in seen.by_role.items()}
+        if start < first:  # rows of the part before come last, as padding
+            by_role = {role: jnp.roll(of_role, start - first, axis=0) for role, of_role in by_role.items()}
+        count = jnp.asarray(min(size, rows - first), jnp.int32)
+        yield StepFeatures(by_role, count, seen.class_texts if first + size >= rows else None)
 
 
 def heads_after(method: Method, in_step: InStep, heads: Heads, step: Step, axis: RunAxis) -> Heads:
@@ -134,11 +151,8 @@ def heads_after(method: Method, in_step: InStep, heads: Heads, step: Step, axis:
 def remember(method: Method, memory: PyTree, heads: Heads, step: Step, seen: StepFeatures) -> PyTree:
     """The memory after rows of a step, all or the next part of them, given the heads with which it ended."""
     of_memory = _memory_axis(method)
-    after = jax.vmap(
-        lambda method, memory, heads: method.after_step(memory, heads, step, seen),
-        in_axes=(0, of_memory, 0),
-        out_axes=of_memory,
-    )
+    of_run = lambda method, memory, heads: method.after_step(memory, heads, step, seen)  # noqa: E731
+    after = side_by_side(of_run, (0, of_memory, 0), of_memory)
     remembered: PyTree = after(method, memory, heads)
     return remembered
 
@@ -153,7 +167,7 @@ def of_runs(method: Method, heads: Heads) -> Method:
 def _before(method: Method, memory: PyTree, heads: Heads, rows: Int[Array, ""], step: Step, axis: RunAxis) -> PyTree:
     """Of all runs of a device. Not jitted: steps share the programs in it, and would share none around it."""
     of_run = lambda method, memory, heads: method.before_step(memory, heads, step, rows)  # noqa: E731
-    return jax.vmap(of_run, in_axes=(0, _memory_axis(method), 0))(method, memory, heads)
+    return side_by_side(of_run, (0, _memory_axis(method), 0))(method, memory, heads)
 
 
 def _its_modalities(step: Step) -> Step:
@@ -234,7 +248,7 @@ def train_epochs(
 
     def of_run(method: Method, in_step: InStep, key: PRNGKeyArray, features: StepFeatures, epochs: Any) -> InStep:
         first, last = epochs
-        features = features._replace(by_role=method.enter_rows(in_step.state, features.by_role))
+        features = _entered(method, in_step.state, features)
 
         def epoch(number: Int[Array, ""], in_step: InStep) -> InStep:
             return _train_epoch(method, features, in_step, key, number)
@@ -244,6 +258,24 @@ def train_epochs(
 
     trained: InStep = axis.map(of_run, (0, 0, 0, None, None))(method, in_step, keys, features, epochs)
     return trained
+
+
+def _entered(method: Method, state: PyTree, features: StepFeatures) -> StepFeatures:
+    """The features in the coordinates of training. Only blocks of rows that are not all padding are computed."""
+    enter = functools.partial(method.enter_rows, state)
+    by_role = enter(features.by_role)
+    if all(by_role[role] is of_role for role, of_role in features.by_role.items()):
+        return features
+    size = min(ENTERED_AT_ONCE, features.padded_rows)
+
+    def block(i: Int[Array, ""], entered: RowsByRole) -> RowsByRole:
+        first = jnp.minimum(i * size, features.padded_rows - size)
+        rows = {role: jax.lax.dynamic_slice_in_dim(of, first, size) for role, of in features.by_role.items()}
+        update = jax.lax.dynamic_update_slice_in_dim
+        return {role: update(entered[role], of, first, 0) for role, of in enter(rows).items()}
+
+    zeros = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), jax.eval_shape(enter, features.by_role))
+    return features._replace(by_role=jax.lax.fori_loop(0, -(-features.rows // size), block, zeros))
 
 
 def _train_epoch(

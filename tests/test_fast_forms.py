@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cmcl_jax import train
 from cmcl_jax.config import load_config
 from cmcl_jax.heads import Heads
 from cmcl_jax.methods import method_from_config
@@ -185,3 +186,18 @@ def test_released_runs_side_by_side_compute_one_of_the_two_forms(x64: None) -> N
     twice = lambda tree: jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), tree)  # noqa: E731
     gradient = jax.vmap(lambda state, heads: method.gradient(state, heads, Batch(rows, jnp.ones(5, bool))))
     assert str(jax.make_jaxpr(gradient)(twice(state), twice({"a": one[A], "b": one[B]}))).count("cond[") == 2
+
+
+@pytest.mark.parametrize("form", ["exact", "released"])
+def test_rows_enter_and_are_remembered_in_parts_as_they_are_at_once(
+    form: str, x64: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = RotatedDualNullSpace(*OURS) if form == "exact" else FactoredReleased(*RELEASED)
+    stream, heads = tasks(*STREAM[:2], noise=0.1), heads_of_one_seed()
+    whole = learn_all(method, stream, heads)[-1]
+    monkeypatch.setattr(train, "ENTERED_AT_ONCE", 7)
+    monkeypatch.setattr(train, "REMEMBERED_AT_ONCE", 7)
+    train_epochs.clear_cache()
+    in_parts = learn_all(method, stream, heads)[-1]
+    train_epochs.clear_cache()
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-10), in_parts, whole)
