@@ -114,12 +114,22 @@ def subspace(
     _check_finite(second_moment)
     moment = at_least_single(second_moment)
     finite = jnp.all(jnp.isfinite(moment))
-    vectors, s, _ = jnp.linalg.svd(jnp.where(finite, moment, 0), hermitian=True)
+    vectors, s = _principal_directions(jnp.where(finite, moment, 0))
     protected = directions_kept(s, threshold, rule, rows)
     empty = (s <= s.shape[0] * jnp.finfo(s.dtype).eps * s[0]) & ~protected
     return _in_basis(_settled(vectors, empty), protected, finite)
 
 
+# Under vmap these take turns: programs with several batched decompositions can hang on few cores with JAX 0.10.
+
+
+@jax.custom_batching.sequential_vmap  # type: ignore[untyped-decorator]
+def _principal_directions(moment: Float[Array, "d d"]) -> tuple[Float[Array, "d d"], Float[Array, " d"]]:
+    vectors, s, _ = jnp.linalg.svd(moment, hermitian=True)
+    return vectors, s
+
+
+@jax.custom_batching.sequential_vmap  # type: ignore[untyped-decorator]
 def _settled(vectors: Float[Array, "d d"], empty: Bool[Array, " d"]) -> Float[Array, "d d"]:
     """The basis with those of its directions that no row has chosen anew, by the space that they span alone.
 
