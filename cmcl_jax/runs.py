@@ -24,8 +24,8 @@ class RunAxis:
     """How runs share a device, and which devices there are.
 
     On a CPU runs take turns: one run's matrices stay in its caches, batched products are no faster than the same ones
-    in a row, and what a program in turns computes of a run does not depend on how many there are, to the bit. Accelerators want them side by
-    side. Runs on different devices do not talk to each other.
+    in a row, and what a program in turns computes of a run does not depend on how many there are, to the bit.
+    Accelerators want them side by side. Runs on different devices do not talk to each other.
 
     Attributes:
         at_once: how many runs of a device train side by side; None: all of them. With 1 they take turns.
