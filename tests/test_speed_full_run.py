@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.speed import our_run, torch_loop
+from benchmarks.speed import our_run, profile, torch_loop
 from benchmarks.speed.agreement import agreement
 from benchmarks.speed.caches import caches_of
 from benchmarks.speed.plan import write_plan
@@ -56,3 +56,13 @@ def test_sorting_finds_the_ranks_worked_out_by_hand() -> None:
 def test_runs_of_different_plans_are_not_compared() -> None:
     with pytest.raises(ValueError, match="losses have shapes"):
         agreement({"losses": [[1.0]]}, {"losses": [[1.0, 2.0]]}, [])
+
+
+def test_the_parts_of_a_profile_add_up_to_the_run(plan: Path) -> None:
+    cache_dir = Path(json.loads(plan.read_text())["cache_dir"])
+    seconds = profile.profile("dns", cache_dir, epochs=1, steps=STEPS)
+    parts = [seconds[part] for part in profile.PARTS]
+    assert all(part > 0 for part in parts)
+    assert 0.2 * seconds["total"] < sum(parts) < seconds["total"]
+    assert all(seconds[f"{part} compiling"] <= seconds[part] for part in profile.PARTS)
+    assert [row[0] for row in profile.table({"dns": seconds}).rows] == [*profile.PARTS, "total"]

@@ -23,6 +23,7 @@ PLAN: dict[str, tuple[list[str], list[str]]] = {
     "cache_reading": ([], ["--rows=500", "--width=32"]),
     "memory_by_runs": (["--seeds=1,5"], ["--width=32", "--seeds=1"]),
     "sweep_throughput": ([], ["--runs=1,2", "--devices=2", "--steps=2", "--epochs=1"]),
+    "profile": ([], ["--width=32", "--scale=0.01", "--test_scale=0.05"]),
     "full_run": (
         ["--scale=0.1", "--test_scale=0.5", "--name=full_run_small"],
         ["--widths=32", "--scale=0.01", "--test_scale=0.05"],
