@@ -133,6 +133,9 @@ def finish_step(
 
 def _parts(seen: StepFeatures) -> Iterator[StepFeatures]:
     """The rows of a step in parts of equal shapes, without those that are all padding; class texts with the last."""
+    if isinstance(seen.rows, jax.core.Tracer):  # how many parts there are would be part of the program
+        yield seen
+        return
     size, rows = min(REMEMBERED_AT_ONCE, seen.padded_rows), int(seen.rows)
     for first in range(0, rows, size):
         start = min(first, seen.padded_rows - size)

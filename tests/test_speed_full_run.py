@@ -60,9 +60,9 @@ def test_runs_of_different_plans_are_not_compared() -> None:
 
 def test_the_parts_of_a_profile_add_up_to_the_run(plan: Path) -> None:
     cache_dir = Path(json.loads(plan.read_text())["cache_dir"])
-    seconds = profile.profile("dns", cache_dir, epochs=1, steps=STEPS)
+    seconds = profile.profile("vanilla", cache_dir, epochs=1, steps=STEPS[:1])
     parts = [seconds[part] for part in profile.PARTS]
     assert all(part > 0 for part in parts)
     assert 0.2 * seconds["total"] < sum(parts) < seconds["total"]
     assert all(seconds[f"{part} compiling"] <= seconds[part] for part in profile.PARTS)
-    assert [row[0] for row in profile.table({"dns": seconds}).rows] == [*profile.PARTS, "total"]
+    assert [row[0] for row in profile.table({"vanilla": seconds}).rows] == [*profile.PARTS, "total"]
