@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.speed.figure import line_chart
 from benchmarks.speed.measuring import median_ratio
 from benchmarks.speed.peaks import Peaks, bytes_moved, floor_seconds, measure_peaks, operations
 from benchmarks.speed.results import FOLDER, Table, publish
@@ -157,26 +158,16 @@ def peaks_table(peaks: dict[int, Peaks], batch: int) -> Table:
 
 def figure(measured: dict[Point, dict[str, list[float]]], peaks: dict[int, Peaks], path: Path) -> None:
     """Cost of one update over width, with the floor."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    widths = [point.width for point in measured]
-    drawn, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-    for strength in STRENGTHS:
-        label = strength if strength == "vanilla" else f"dns, {strength}"
-        axes.plot(widths, [1e3 * median(found[strength]) for found in measured.values()], marker="o", label=label)
-    floors = [1e3 * floor_seconds(peaks[point.width], point.width, point.batch) for point in measured]
-    axes.plot(widths, floors, color="black", linestyle="--", label="floor")
-    axes.set(xscale="log", yscale="log", xlabel="width of the heads", ylabel="ms an update")
-    axes.set_xticks(widths, [str(width) for width in widths])
-    axes.minorticks_off()
-    axes.set_title(f"batch {next(iter(measured)).batch}, half of each side protected")
-    axes.legend()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    drawn.savefig(path, dpi=120)
-    plt.close(drawn)
+    with line_chart(path) as axes:
+        widths = [point.width for point in measured]
+        for strength in STRENGTHS:
+            label = strength if strength == "vanilla" else f"dns, {strength}"
+            axes.plot(widths, [1e3 * median(found[strength]) for found in measured.values()], marker="o", label=label)
+        floors = [1e3 * floor_seconds(peaks[point.width], point.width, point.batch) for point in measured]
+        axes.plot(widths, floors, color="black", linestyle="--", label="floor")
+        axes.set(xscale="log", yscale="log", xlabel="width of the heads", ylabel="ms an update")
+        axes.set_xticks(widths, [str(width) for width in widths])
+        axes.set_title(f"batch {next(iter(measured)).batch}, half of each side protected")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.speed.figure import line_chart
 from benchmarks.speed.measuring import in_fresh_process
 from benchmarks.speed.results import FOLDER, Table, publish
 
@@ -58,25 +59,15 @@ def table(found: Found) -> Table:
 
 def figure(found: Found, path: Path) -> None:
     """Runs per minute over the number of runs, a line per number of devices."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    drawn, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-    for devices in sorted({devices for _, devices in found}):
-        runs = [runs for runs, on in found if on == devices]
-        rates = [60 * count / found[count, devices]["again"] for count in runs]
-        axes.plot(runs, rates, marker="o", label=f"{devices} device{'s' if devices > 1 else ''}")
-    axes.set(xscale="log", xlabel="runs in one program", ylabel="runs per minute", title="training, pocket stream")
-    counts = sorted({runs for runs, _ in found})
-    axes.set_xticks(counts, [str(count) for count in counts])
-    axes.minorticks_off()
-    axes.set_ylim(bottom=0)
-    axes.legend()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    drawn.savefig(path, dpi=120)
-    plt.close(drawn)
+    with line_chart(path) as axes:
+        for devices in sorted({devices for _, devices in found}):
+            runs = [runs for runs, on in found if on == devices]
+            rates = [60 * count / found[count, devices]["again"] for count in runs]
+            axes.plot(runs, rates, marker="o", label=f"{devices} device{'s' if devices > 1 else ''}")
+        axes.set(xscale="log", xlabel="runs in one program", ylabel="runs per minute", title="training, pocket stream")
+        counts = sorted({runs for runs, _ in found})
+        axes.set_xticks(counts, [str(count) for count in counts])
+        axes.set_ylim(bottom=0)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
